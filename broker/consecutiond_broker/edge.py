@@ -1,0 +1,245 @@
+"""One edge as a pure policy: bounded queue, dispatch, custody and redelivery. It knows no sockets and no values.
+
+Every batch that was accepted is owned by this edge until the receiver's settlement: it is either in the queue or in
+the custody of exactly one receiver. Credit bounds both sides. A sender may run ``window`` batches ahead of what has
+left the queue; a receiver says how many deliveries it will take in all.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from consecutiond_broker.cell import Remains
+
+#: Items per batch asked of senders before any receiver has said what it can take.
+FIRST_HINT: Final = 16
+
+
+class Source:
+    """One incarnation of a sender. ``accepted`` counts its batches, ``taken`` those that left the queue."""
+
+    __slots__ = ("accepted", "epoch", "granted", "taken")
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.accepted = 0
+        self.taken = 0
+        self.granted = (0, 0, 0)
+
+
+class Batch:
+    """A batch in this edge's custody: raw frames, whose acker epoch and count are all that is looked at."""
+
+    __slots__ = ("acker_epoch", "count", "frames", "skip", "source")
+
+    def __init__(self, acker_epoch: int, count: int, frames: list[bytes], source: Source | None = None) -> None:
+        self.acker_epoch = acker_epoch
+        self.count = count
+        self.frames = frames
+        self.source = source
+        self.skip: tuple[int, ...] = ()
+
+
+class Receiver:
+    """One incarnation of a worker that takes from this edge."""
+
+    __slots__ = ("delivered", "epoch", "held", "hint", "limit", "reachable")
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.delivered = 0
+        self.limit = 0
+        self.hint = FIRST_HINT
+        self.held: dict[int, Batch] = {}
+        self.reachable = True
+
+
+class Verdict(NamedTuple):
+    """What becomes of the batches that a lost receiver held."""
+
+    #: the batch, and the position of the item that is suspected of the crash (-1: none, no attempt is charged)
+    failed: list[tuple[Batch, int]]
+    #: the batch, and the position of the suspect; without it the batch goes to another receiver in the same trees
+    redelivered: list[tuple[Batch, int]]
+
+
+class Edge:
+    """The state of one edge.
+
+    Args:
+        window: batches that each sender may have in the queue.
+    """
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.queue: deque[Batch] = deque()
+        self.sources: dict[bytes, Source] = {}
+        self.receivers: dict[bytes, Receiver] = {}
+        self.activity = 0
+        self._deliveries = 0
+        self._turn: deque[bytes] = deque()
+
+    # --- senders ---------------------------------------------------------------------------------------------
+
+    def join_source(self, peer: bytes, epoch: int) -> Source | None:
+        """Admit a sender; a known incarnation keeps its count. None: a newer one is known, this one is fenced."""
+        known = self.sources.get(peer)
+        if known is not None and known.epoch > epoch:
+            return None
+        if known is None or known.epoch < epoch:
+            known = self.sources[peer] = Source(epoch)
+        return known
+
+    def leave_source(self, peer: bytes) -> None:
+        """Forget a sender; its queued batches stay."""
+        self.sources.pop(peer, None)
+
+    def offer(self, peer: bytes, seq: int, batch: Batch) -> bool:
+        """Take a batch into custody, if it is the sender's next one; anything else it will send again."""
+        source = self.sources.get(peer)
+        if source is None or seq != source.accepted + 1:
+            return False
+        source.accepted = seq
+        batch.source = source
+        self.queue.append(batch)
+        self.activity += 1
+        return True
+
+    @property
+    def hint(self) -> int:
+        """Items per batch that suit the slowest receiver."""
+        return min((r.hint for r in self.receivers.values()), default=FIRST_HINT)
+
+    def grants(self) -> Iterator[tuple[bytes, int, int, int]]:
+        """Yield ``(sender, accepted, limit, hint)`` for every sender whose grant has changed since the last call."""
+        hint = self.hint
+        for peer, source in self.sources.items():
+            grant = (source.accepted, source.taken + self.window, hint)
+            if grant != source.granted:
+                source.granted = grant
+                yield peer, *grant
+
+    # --- receivers -------------------------------------------------------------------------------------------
+
+    def join_receiver(self, peer: bytes, epoch: int, held: tuple[int, ...]) -> tuple[Receiver, list[Batch]] | None:
+        """Admit a receiver at its (re)connection.
+
+        Args:
+            peer: its identity.
+            epoch: its incarnation; an older one than known is fenced.
+            held: the deliveries that it says are in its hands.
+
+        Returns:
+            The receiver and the batches whose fate is unknown: they were on their way, in either direction, when the
+            connection broke, or their holder was replaced without a proof of its death. None for a fenced one.
+        """
+        known = self.receivers.get(peer)
+        if known is not None and known.epoch > epoch:
+            return None
+        if known is None or known.epoch < epoch:
+            lost = list(known.held.values()) if known else []
+            known = self.receivers[peer] = Receiver(epoch)
+            if peer not in self._turn:
+                self._turn.append(peer)
+        else:
+            lost = [known.held.pop(seq) for seq in list(known.held) if seq not in held]
+            known.delivered = len(known.held)
+        known.reachable = True
+        self.activity += 1
+        return known, lost
+
+    def dispatch(self) -> Iterator[tuple[bytes, int, Batch]]:
+        """Yield ``(receiver, delivery, batch)`` while there are batches and credit, the least loaded receiver first.
+
+        Equals take turns. Every yielded batch is in the receiver's custody.
+        """
+        while self.queue:
+            peer = self._next_receiver()
+            if peer is None:
+                return
+            receiver = self.receivers[peer]
+            batch = self.queue.popleft()
+            if batch.source is not None:
+                batch.source.taken += 1
+                batch.source = None
+            self._deliveries += 1
+            receiver.delivered += 1
+            receiver.held[self._deliveries] = batch
+            self.activity += 1
+            yield peer, self._deliveries, batch
+
+    def _next_receiver(self) -> bytes | None:
+        best, load = None, 0
+        for peer in self._turn:
+            receiver = self.receivers[peer]
+            held = len(receiver.held)
+            if receiver.reachable and receiver.delivered < receiver.limit and (best is None or held < load):
+                best, load = peer, held
+        if best is not None:
+            self._turn.remove(best)
+            self._turn.append(best)
+        return best
+
+    def unreachable(self, peer: bytes, seq: int) -> None:
+        """A delivery could not even be sent: it goes back to the head of the queue, the receiver must join anew."""
+        receiver = self.receivers[peer]
+        receiver.reachable = False
+        receiver.delivered -= 1
+        self.queue.appendleft(receiver.held.pop(seq))
+
+    def settle(self, peer: bytes, seq: int) -> Batch | None:
+        """Release a batch that its receiver has settled. None: it was not (or no longer) in its custody."""
+        receiver = self.receivers.get(peer)
+        batch = receiver.held.pop(seq, None) if receiver is not None else None
+        if batch is not None:
+            self.activity += 1
+        return batch
+
+    def bury(self, peer: bytes, remains: Remains | None) -> Verdict:
+        """A receiver has died: decide what becomes of what it held.
+
+        Args:
+            peer: its identity.
+            remains: what its cell says; None when nothing can be proved.
+
+        Returns:
+            Batches of which no output had left are redelivered inside the same trees, without the item that was in
+            execution; the others have to be failed by the acker, since a part of their trees is already on its way.
+            The redelivered ones are at the head of the queue when this returns.
+        """
+        receiver = self.receivers.pop(peer, None)
+        if receiver is None:
+            return Verdict([], [])
+        self._turn.remove(peer)
+        verdict = Verdict([], [])
+        for seq, batch in sorted(receiver.held.items()):
+            suspect = remains.index if remains is not None and remains.delivery == seq else -1
+            if suspect >= batch.count:
+                suspect = -1
+            if remains is None or seq <= remains.outputs:
+                verdict.failed.append((batch, suspect))
+                continue
+            if suspect >= 0:
+                batch.skip = (*batch.skip, suspect)
+            verdict.redelivered.append((batch, suspect))
+        self.queue.extendleft(
+            batch for batch, _ in reversed(verdict.redelivered) if len(batch.skip) < batch.count
+        )
+        self.activity += 1
+        return verdict
+
+    def purge(self, acker_epoch: int) -> int:
+        """Drop queued batches of older acker epochs, whose trees nobody tracks any more; return how many."""
+        kept = deque(batch for batch in self.queue if batch.acker_epoch == acker_epoch)
+        dropped = len(self.queue) - len(kept)
+        for batch in self.queue:
+            if batch.acker_epoch != acker_epoch and batch.source is not None:
+                batch.source.taken += 1
+        self.queue = kept
+        self.activity += 1
+        return dropped
+
+    @property
+    def held(self) -> int:
+        """Batches in the custody of receivers."""
+        return sum(len(receiver.held) for receiver in self.receivers.values())

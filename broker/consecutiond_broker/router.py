@@ -1,0 +1,333 @@
+"""The broker of one edge: the ROUTER loop that drives an :class:`~consecutiond_broker.edge.Edge`."""
+
+import logging
+import os
+from collections import deque
+from pathlib import Path
+from typing import Final
+
+import zmq
+
+from consecutiond_broker import wire
+from consecutiond_broker.cell import read_remains
+from consecutiond_broker.deaths import DeathWatch
+from consecutiond_broker.dealer import Dealer
+from consecutiond_broker.edge import Batch, Edge, Source
+from consecutiond_broker.errors import WireError
+from consecutiond_broker.options import BrokerOptions
+from consecutiond_broker.signals import Signals
+
+log = logging.getLogger("consecutiond.broker")
+
+#: messages read per turn and socket: bounded work on each pass
+_DRAIN: Final = 200
+#: milliseconds between looks at the clock when nothing happens
+_IDLE_MS: Final = 1000
+_HIGH_WATER: Final = 100_000
+#: the acker as a sender; no worker can have this identity
+_ACKER: Final = b"\0acker"
+
+_Report = tuple[int, int, list[bytes]]
+
+
+class Broker:
+    """One edge's broker process (or thread).
+
+    It owns every batch between the sender's hand-over and the receiver's settlement, forwards the settlements to the
+    acker, and keeps them until the acker has applied them. The values are never opened.
+    """
+
+    def __init__(self, options: BrokerOptions, epoch: int, context: "zmq.Context[zmq.Socket[bytes]]") -> None:
+        self.options = options
+        self.epoch = epoch
+        self.edge = Edge(options.window)
+        self.deaths = DeathWatch()
+        self.stopping = False
+        self._signals: Signals | None = None
+        self._cells: dict[bytes, tuple[str, int, int]] = {}
+        self._acker_epoch = 0
+        self._acker_source = Source(0)
+        self._report_seq = 0
+        self._kept: deque[_Report] = deque()
+        self._unsent: list[_Report] = []
+        self._malformed = 0
+        self._items = 0
+        self.router = context.socket(zmq.ROUTER)
+        for option, value in (
+            (zmq.ROUTER_MANDATORY, 1), (zmq.ROUTER_HANDOVER, 1), (zmq.LINGER, 1000),
+            (zmq.SNDHWM, _HIGH_WATER), (zmq.RCVHWM, _HIGH_WATER), (zmq.MAXMSGSIZE, options.max_message),
+        ):  # fmt: skip
+            self.router.setsockopt(option, value)
+        self.router.bind(options.uri)
+        self.acker = Dealer(context, options.acker_uri, b"E:" + options.edge.encode(), self._greet_acker)
+        self.poller = zmq.Poller()
+        self.poller.register(self.router, zmq.POLLIN)
+        self.acker.register(self.poller)
+
+    def listen(self, signals: Signals) -> None:
+        """Stop when one of these signals comes."""
+        self._signals = signals
+        self.poller.register(signals.fileno(), zmq.POLLIN)
+
+    def run(self) -> None:
+        """Serve until `stopping` is set."""
+        while not self.stopping:
+            self._turn(_IDLE_MS)
+
+    def _turn(self, timeout_ms: int) -> None:
+        events = dict(self.poller.poll(timeout_ms))
+        if self._signals is not None and self._signals.taken():
+            self.stopping = True
+        self.acker.check_connection()
+        for frames in self.acker.messages(_DRAIN):
+            self._from_acker(frames)
+        drained = self._drain_workers()
+        if drained:
+            # Only after everything that the dead had said was read: a settlement may have overtaken the death.
+            self._bury_dead(events)
+        self._dispatch()
+        self._send_reports()
+        self._send_grants()
+
+    # --- workers ---------------------------------------------------------------------------------------------
+
+    def _drain_workers(self) -> bool:
+        """Read a bounded number of messages; return whether nothing is left."""
+        for _ in range(_DRAIN):
+            try:
+                peer, *frames = self.router.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return True
+            try:
+                self._from_worker(peer, wire.unpack(frames), frames)
+            except WireError as error:
+                self._foreign(peer, error)
+        return False
+
+    def _foreign(self, peer: bytes, error: WireError) -> None:
+        self._malformed += 1
+        if self._malformed & (self._malformed - 1) == 0:
+            # The first, second, fourth, eighth …: a flood of garbage must not become a flood of log lines.
+            log.warning("wire.malformed peer=%r count=%d error=%s", peer, self._malformed, error)
+
+    def _from_worker(self, peer: bytes, head: wire.Head, frames: list[bytes]) -> None:
+        if isinstance(head, wire.Settle):
+            if head.broker_epoch == self.epoch:
+                self._settled(peer, head, frames)
+        elif isinstance(head, wire.Batch):
+            if head.broker_epoch == self.epoch:
+                self.edge.offer(peer, head.seq, Batch(head.acker_epoch, head.count, frames[1:]))
+        elif isinstance(head, wire.Join):
+            self._joined(peer, head)
+        elif isinstance(head, wire.Leave):
+            self._left(peer, head)
+        else:
+            raise WireError(f"a worker has no business sending {type(head).__name__}")
+
+    def _joined(self, peer: bytes, head: wire.Join) -> None:
+        if head.version != wire.VERSION:
+            raise WireError(f"{head.name} speaks version {head.version} of the protocol, this broker {wire.VERSION}")
+        accepted, limit = 0, head.limit
+        if head.side == "up":
+            source = self.edge.join_source(peer, head.epoch)
+            if source is None:
+                return self._send(peer, wire.Fenced(head.epoch))
+            accepted, limit = source.accepted, source.taken + self.edge.window
+        else:
+            old = self._cells.get(peer)
+            if old is not None and old[2] < head.epoch:
+                self._replaced(peer)
+            admitted = self.edge.join_receiver(peer, head.epoch, head.held)
+            if admitted is None:
+                return self._send(peer, wire.Fenced(head.epoch))
+            receiver, lost = admitted
+            receiver.limit, receiver.hint = head.limit, head.hint
+            for batch in lost:
+                self._fail(batch, "connection broke", f"the connection of {head.name} broke with this batch on its way")
+            self._watch(peer, head)
+        log.info("peer.joined name=%s side=%s epoch=%d", head.name, head.side, head.epoch)
+        self._send(peer, wire.Joined(wire.VERSION, self.epoch, accepted, limit, self.edge.hint))
+        return None
+
+    def _watch(self, peer: bytes, head: wire.Join) -> None:
+        self._cells[peer] = (head.cell, head.slot, head.epoch)
+        if head.pid == os.getpid() or self.deaths.fd(peer) is not None:
+            return
+        if self.deaths.watch(peer, head.pid, head.started):
+            fd = self.deaths.fd(peer)
+            if fd is not None:
+                self.poller.register(fd, zmq.POLLIN)
+        else:
+            # It died between its greeting and now.
+            self._bury(peer)
+
+    def _left(self, peer: bytes, head: wire.Leave) -> None:
+        self.edge.leave_source(peer)
+        receiver = self.edge.receivers.get(peer)
+        if receiver is not None and receiver.epoch == head.epoch:
+            self._bury(peer)
+
+    def _settled(self, peer: bytes, head: wire.Settle, frames: list[bytes]) -> None:
+        batch = self.edge.settle(peer, head.seq)
+        receiver = self.edge.receivers.get(peer)
+        if batch is None or receiver is None:
+            return
+        receiver.limit, receiver.hint = head.limit, head.hint
+        self._items += batch.count
+        self._keep(batch.acker_epoch, frames[1:])
+
+    # --- deaths ----------------------------------------------------------------------------------------------
+
+    def _bury_dead(self, events: dict[object, int]) -> None:
+        fds = self.deaths.fds()
+        for fd in events:
+            if isinstance(fd, int) and fd in fds:
+                self._bury(fds[fd])  # type: ignore[arg-type]
+
+    def _replaced(self, peer: bytes) -> None:
+        """A newer incarnation greets: if the old one is proven dead its cell counts, else nothing is provable."""
+        if self.deaths.is_dead(peer):
+            self._bury(peer)
+        else:
+            self._forget_death(peer)
+
+    def _forget_death(self, peer: bytes) -> None:
+        fd = self.deaths.fd(peer)
+        if fd is not None:
+            self.poller.unregister(fd)
+            self.deaths.forget(peer)
+
+    def _bury(self, peer: bytes) -> None:
+        """Decide what becomes of a dead worker's batches."""
+        self._forget_death(peer)
+        cell, slot, epoch = self._cells.pop(peer, ("", 0, 0))
+        remains = read_remains(Path(cell), epoch, slot) if cell else None
+        verdict = self.edge.bury(peer, remains)
+        name = peer.decode(errors="replace")
+        for batch, suspect in verdict.failed:
+            self._fail(batch, "worker died", f"{name} died after a part of this batch's outputs had left", suspect)
+        for batch, suspect in verdict.redelivered:
+            if suspect >= 0:
+                self._fail_suspect(batch, suspect, name)
+        log.warning(
+            "worker.died name=%s failed=%d redelivered=%d", name, len(verdict.failed), len(verdict.redelivered)
+        )
+
+    def _fail(self, batch: Batch, kind: str, error: str, suspect: int = -1) -> None:
+        """Have the acker retry the roots of a batch, uncharged, but for the suspect of a crash."""
+        roots = batch.frames[0]
+        if suspect >= 0:
+            self._fail_suspect(batch, suspect, error)
+            roots = roots[: 8 * suspect] + roots[8 * suspect + 8 :]
+        if roots:
+            fail = wire.Fail(kind, False, roots, "", error, "")
+            self._keep(batch.acker_epoch, [b"", b"", wire.pack_fails([fail])])
+
+    def _fail_suspect(self, batch: Batch, suspect: int, name: str) -> None:
+        node = self.options.edge.rpartition("->")[2]
+        error = f"{name} died (killed, crashed or out of memory) with this item in hand"
+        fail = wire.Fail("crashed", True, batch.frames[0][8 * suspect : 8 * suspect + 8], node, error, "")
+        self._keep(batch.acker_epoch, [b"", b"", wire.pack_fails([fail])])
+
+    # --- acker -----------------------------------------------------------------------------------------------
+
+    def _greet_acker(self) -> list[bytes]:
+        """Greet with a clean slate: what the acker had sent before is either here or will be sent anew."""
+        self._acker_source = Source(self._acker_source.epoch + 1)
+        self._acker_source.granted = (0, self.options.acker_window, self.edge.hint)
+        self.edge.sources.pop(_ACKER, None)
+        limit = self.options.acker_window
+        return [wire.pack(wire.EdgeJoin(wire.VERSION, self.options.edge, self.epoch, limit, self.edge.hint))]
+
+    def _from_acker(self, frames: list[bytes]) -> None:
+        try:
+            head = wire.unpack(frames)
+        except WireError as error:
+            return self._foreign(_ACKER, error)
+        if isinstance(head, wire.Batch):
+            source = self._acker_source
+            if head.broker_epoch == self.epoch and head.seq == source.accepted + 1:
+                source.accepted = head.seq
+                self.edge.queue.append(Batch(head.acker_epoch, head.count, frames[1:], source))
+                self.edge.activity += 1
+        elif isinstance(head, wire.Applied):
+            if head.broker_epoch == self.epoch:
+                self._applied(head.seq)
+        elif isinstance(head, wire.EdgeJoined):
+            self._acker_joined(head)
+        elif isinstance(head, wire.Probe):
+            counts = len(self.edge.queue), self.edge.held, len(self._kept), self.edge.activity
+            self.acker.send([wire.pack(wire.Idle(head.number, *counts))])
+        return None
+
+    def _acker_joined(self, head: wire.EdgeJoined) -> None:
+        """Drop what belongs to an acker that is gone, send again what this one has not applied."""
+        self._acker_epoch = head.acker_epoch
+        dropped = self.edge.purge(head.acker_epoch)
+        self._applied(head.applied)
+        self._kept = deque(report for report in self._kept if report[1] == head.acker_epoch)
+        self._unsent = list(self._kept)
+        log.info("acker.joined epoch=%d purged=%d resent=%d", head.acker_epoch, dropped, len(self._unsent))
+
+    def _applied(self, seq: int) -> None:
+        while self._kept and self._kept[0][0] <= seq:
+            self._kept.popleft()
+
+    def _keep(self, acker_epoch: int, frames: list[bytes]) -> None:
+        """Keep a report until the acker has applied it; one for a dead acker is of no use to anybody."""
+        if acker_epoch != self._acker_epoch:
+            return
+        self._report_seq += 1
+        report = (self._report_seq, acker_epoch, frames)
+        self._kept.append(report)
+        self._unsent.append(report)
+
+    def _send_reports(self) -> None:
+        if not self._unsent or not self.acker.connected:
+            return
+        unsent, self._unsent = self._unsent, []
+        head = wire.Reports(self.epoch, unsent[0][0], tuple(report[1] for report in unsent))
+        self.acker.send([wire.pack(head), *(frame for report in unsent for frame in report[2])])
+
+    # --- sending ---------------------------------------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        for peer, seq, batch in self.edge.dispatch():
+            head = wire.Deliver(self.epoch, seq, batch.acker_epoch, batch.count, batch.skip)
+            try:
+                self.router.send_multipart([peer, wire.pack(head), *batch.frames], zmq.NOBLOCK)
+            except (zmq.Again, zmq.ZMQError):
+                # Not connected (or not reading): the batch goes back to the head of the queue.
+                self.edge.unreachable(peer, seq)
+
+    def _send_grants(self) -> None:
+        for peer, accepted, limit, hint in self.edge.grants():
+            self._send(peer, wire.Grant(self.epoch, accepted, limit, hint))
+        source = self._acker_source
+        grant = (source.accepted, source.taken + self.options.acker_window, self.edge.hint)
+        if grant != source.granted:
+            source.granted = grant
+            self.acker.send([wire.pack(wire.Grant(self.epoch, *grant))])
+
+    def _send(self, peer: bytes, head: wire.Head) -> None:
+        try:
+            self.router.send_multipart([peer, wire.pack(head)], zmq.NOBLOCK)
+        except zmq.ZMQError:
+            # The peer is gone; it greets when it is back, and the answer tells it the same.
+            log.debug("peer.unreachable name=%r", peer)
+
+    def stats(self) -> dict[str, object]:
+        """Return the counters of the moment."""
+        return {
+            "queued": len(self.edge.queue),
+            "held": self.edge.held,
+            "reports": len(self._kept),
+            "items": self._items,
+            "malformed": self._malformed,
+        }
+
+    def close(self) -> None:
+        """Close every socket; what was sent is still handed over."""
+        self.deaths.close()
+        self.acker.close()
+        self.router.close()

@@ -1,0 +1,389 @@
+"""The whole wire protocol: version, messages, frame layouts, packing and unpacking.
+
+Every message is ZeroMQ multipart. Frame 0 is the *head*: one of the structs below as a msgpack array whose first
+element is the tag. The heads marked with ``+`` are followed by raw frames, which nobody opens on the way:
+
+    Batch, Deliver      head | roots | ids | body
+    Settle              head | roots | xors | fails
+    Reports             head | roots | xors | fails | roots | xors | fails | …      (3 frames a report)
+    Append              head | body
+
+    roots, ids, xors    n unsigned 64-bit integers, little-endian, no header
+    body                one msgpack array of n values
+    fails               one msgpack array of Fail, or no bytes at all
+
+A *root key* is ``epoch << 48 | emission << 12 | index``: which acker, which of its emissions, which root in it
+(:mod:`consecutiond_broker.ids`). Wherever a head carries ``broker_epoch``, the receiver drops the message when the
+number is not its own: it was meant for an incarnation that is dead.
+"""
+
+from typing import Any, Final
+
+import msgspec
+
+from consecutiond_broker.errors import WireError
+
+#: The first element of every greeting; a peer that speaks another version is refused by name.
+VERSION: Final = 1
+
+#: Frames that make up one report.
+REPORT_FRAMES: Final = 3
+
+
+class _Head(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A message head: an array on the wire, its tag first."""
+
+
+# --- upstream worker or acker  ->  broker ------------------------------------------------------------------------
+
+
+class Join(_Head, tag=1):
+    """A worker greets a broker, at every (re)connection.
+
+    ``side`` is "up" for a sender and "down" for a receiver. ``started`` is the process's start time in clock ticks,
+    which together with ``pid`` names a process for good. ``cell`` is the path of the worker's cell file, ``slot`` the
+    place of this edge in it. ``held`` lists the deliveries that the worker still has in hand.
+    """
+
+    version: int
+    side: str
+    name: str
+    epoch: int
+    pid: int
+    started: int
+    cell: str
+    slot: int
+    limit: int
+    hint: int
+    held: tuple[int, ...]
+
+
+class Batch(_Head, tag=2):
+    """+ A sender hands over its batch number ``seq`` (1, 2, 3 … per sender and broker epoch)."""
+
+    broker_epoch: int
+    seq: int
+    acker_epoch: int
+    count: int
+
+
+class Settle(_Head, tag=3):
+    """+ A receiver is done with delivery ``seq``; it takes up to ``limit`` deliveries in all, ``hint`` items each."""
+
+    broker_epoch: int
+    seq: int
+    acker_epoch: int
+    limit: int
+    hint: int
+
+
+class Leave(_Head, tag=4):
+    """A worker ends on purpose and holds nothing."""
+
+    epoch: int
+
+
+# --- broker  ->  workers, acker ----------------------------------------------------------------------------------
+
+
+class Joined(_Head, tag=10):
+    """The answer to `Join`: who speaks, and how many of the sender's batches it has accepted."""
+
+    version: int
+    broker_epoch: int
+    accepted: int
+    limit: int
+    hint: int
+
+
+class Grant(_Head, tag=11):
+    """Batches up to ``accepted`` are in the broker's custody; a sender may go on to number ``limit``."""
+
+    broker_epoch: int
+    accepted: int
+    limit: int
+    hint: int
+
+
+class Deliver(_Head, tag=12):
+    """+ A batch for a receiver; the items at the positions in ``skip`` are not to be processed again."""
+
+    broker_epoch: int
+    seq: int
+    acker_epoch: int
+    count: int
+    skip: tuple[int, ...]
+
+
+class Fenced(_Head, tag=13):
+    """A newer incarnation of the receiver has joined; the receiver must end."""
+
+    epoch: int
+
+
+# --- broker  <->  acker ------------------------------------------------------------------------------------------
+
+
+class EdgeJoin(_Head, tag=20):
+    """A broker greets the acker, at every (re)connection."""
+
+    version: int
+    edge: str
+    epoch: int
+    limit: int
+    hint: int
+
+
+class EdgeJoined(_Head, tag=21):
+    """The acker's answer: its epoch, and the last report that it has applied of this broker epoch."""
+
+    acker_epoch: int
+    applied: int
+
+
+class Reports(_Head, tag=22):
+    """+ Reports ``first``, ``first + 1`` … of this broker epoch, three frames each."""
+
+    broker_epoch: int
+    first: int
+    acker_epochs: tuple[int, ...]
+
+
+class Applied(_Head, tag=23):
+    """The acker has applied all reports up to ``seq``; the broker may forget them."""
+
+    broker_epoch: int
+    seq: int
+
+
+class Probe(_Head, tag=24):
+    """The acker asks every broker whether anything is left in it."""
+
+    number: int
+
+
+class Idle(_Head, tag=25):
+    """The broker's answer: what it holds, and a counter that moves with every batch that it touches."""
+
+    number: int
+    queued: int
+    held: int
+    reports: int
+    activity: int
+
+
+# --- producers, workers  <->  acker ------------------------------------------------------------------------------
+
+
+class ProducerJoin(_Head, tag=30):
+    """A producer greets the acker, at every (re)connection. ``inside``: a node that pushes without an anchor."""
+
+    version: int
+    producer: bytes
+    inside: bool
+
+
+class ProducerJoined(_Head, tag=31):
+    """The acker's answer: the number of the last batch of this producer that is recorded."""
+
+    acker_epoch: int
+    recorded: int
+
+
+class Append(_Head, tag=32):
+    """+ Record this batch, whose roots enter at the edges in ``entry`` (none: at the input's)."""
+
+    producer: bytes
+    seq: int
+    count: int
+    entry: tuple[str, ...]
+
+
+class Receipt(_Head, tag=33):
+    """All batches of the producer up to ``seq`` are recorded."""
+
+    seq: int
+
+
+class Refused(_Head, tag=34):
+    """The acker takes nothing from this producer, and says why; what has a receipt stays recorded."""
+
+    reason: str
+
+
+class EndOfInput(_Head, tag=35):
+    """The producer has nothing more; ``wait`` asks for `Finished` when the graph has ended."""
+
+    producer: bytes
+    wait: bool
+
+
+class Finished(_Head, tag=36):
+    """The graph has ended; ``summary`` is the JSON of the acker's statistics."""
+
+    summary: bytes
+
+
+class NodeJoin(_Head, tag=40):
+    """A worker greets the acker, at every (re)connection; it has run ``begin`` for ``round``."""
+
+    version: int
+    node: str
+    worker: str
+    epoch: int
+    round: int
+
+
+class Turn(_Head, tag=41):
+    """The acker tells a worker to run ``begin`` or ``end`` (``what``) of a round."""
+
+    what: str
+    round: int
+
+
+class TurnDone(_Head, tag=42):
+    """The worker has run it; ``traceback`` is empty unless the user's code raised."""
+
+    what: str
+    round: int
+    node: str
+    worker: str
+    epoch: int
+    traceback: str
+
+
+# --- heart  <->  acker, every part  ->  heart, control  <->  heart -------------------------------------------------
+
+
+class HeartJoin(_Head, tag=50):
+    """The heart greets the acker; ``ready`` opens the ready barrier."""
+
+    version: int
+    epoch: int
+    ready: bool
+
+
+class Drain(_Head, tag=51):
+    """The heart asks the acker to take no more input, finish what is open, and end the graph."""
+
+    reason: str
+
+
+class StatsAsk(_Head, tag=52):
+    """The heart asks for the acker's statistics."""
+
+    number: int
+
+
+class Stats(_Head, tag=53):
+    """The statistics as JSON."""
+
+    number: int
+    body: bytes
+
+
+class Alive(_Head, tag=60):
+    """A part's heartbeat: who it is, ``state`` in "starting", "ready", "failed", and its counters as JSON."""
+
+    version: int
+    name: str
+    pid: int
+    started: int
+    epoch: int
+    state: str
+    detail: str
+    stats: bytes
+
+
+class Ask(_Head, tag=70):
+    """A request to the heart's control socket."""
+
+    number: int
+    verb: str
+    args: bytes
+
+
+class Answer(_Head, tag=71):
+    """Its answer: JSON, or an error text."""
+
+    number: int
+    error: str
+    body: bytes
+
+
+Head = (
+    Join | Batch | Settle | Leave | Joined | Grant | Deliver | Fenced | EdgeJoin | EdgeJoined | Reports | Applied
+    | Probe | Idle | ProducerJoin | ProducerJoined | Append | Receipt | Refused | EndOfInput | Finished | NodeJoin
+    | Turn | TurnDone | HeartJoin | Drain | StatsAsk | Stats | Alive | Ask | Answer
+)  # fmt: skip
+
+#: Raw frames behind each head; `Reports` is checked by its own count.
+_FRAMES: Final[dict[type[Any], int]] = {Batch: 3, Deliver: 3, Settle: REPORT_FRAMES, Append: 1}
+
+
+class Fail(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Roots that failed for one reason.
+
+    ``charged`` says whether an attempt is counted: the item's own failure is, a lost broker is not. ``roots`` are raw
+    root keys.
+    """
+
+    kind: str
+    charged: bool
+    roots: bytes
+    node: str
+    error: str
+    traceback: str
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Head] = msgspec.msgpack.Decoder(Head)
+_fails: msgspec.msgpack.Decoder[list[Fail]] = msgspec.msgpack.Decoder(list[Fail])
+
+#: Encode one head to its frame.
+pack = _encoder.encode
+
+
+def unpack(frames: list[bytes]) -> Head:
+    """Decode the head of a message and check the number of frames that follow it.
+
+    Args:
+        frames: one multipart message, without the routing identity.
+
+    Returns:
+        The head.
+
+    Raises:
+        WireError: the message is not of this protocol; it is to be counted and dropped.
+    """
+    try:
+        head = _decoder.decode(frames[0])
+    except (msgspec.DecodeError, IndexError) as error:
+        raise WireError(f"a message of {len(frames)} frames has no head that I know: {error}") from None
+    expected = _FRAMES.get(type(head), 0)
+    if type(head) is Reports:
+        expected = REPORT_FRAMES * len(head.acker_epochs)
+    if len(frames) - 1 != expected:
+        raise WireError(f"{type(head).__name__} came with {len(frames) - 1} frames, not {expected}")
+    if isinstance(head, (Batch, Deliver)) and not (len(frames[1]) == len(frames[2]) == 8 * head.count):
+        raise WireError(f"{type(head).__name__} of {head.count} items came with {len(frames[1])} bytes of roots")
+    return head
+
+
+def pack_fails(fails: list[Fail]) -> bytes:
+    """Encode the failures of a report; none is no bytes at all."""
+    return _encoder.encode(fails) if fails else b""
+
+
+def unpack_fails(frame: bytes) -> list[Fail]:
+    """Decode the failures of a report.
+
+    Raises:
+        WireError: the frame is not a list of `Fail`.
+    """
+    if not frame:
+        return []
+    try:
+        return _fails.decode(frame)
+    except msgspec.DecodeError as error:
+        raise WireError(f"the failures of a report cannot be read: {error}") from None

@@ -1,0 +1,237 @@
+"""The contract of every store: what one group commit carries, what is read back, and what may go wrong."""
+
+from typing import Literal, Protocol
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from consecutiond_broker.errors import ConsecutiondError
+
+Durability = Literal["durable", "fast"]
+
+#: The first chunk and the first root of a new store have number 1, so that 0 means "before the first".
+FIRST_NUMBER = 1
+#: Numbers are u64 on the wire; SQLite's integers are signed. 2**63 is 292,000 years at
+#: a million roots a second.
+NUMBER_LIMIT = 2**63
+
+
+class StoreError(ConsecutiondError):
+    """The store cannot be opened, read or written; a commit that raised it has changed nothing."""
+
+
+class Chunk(Struct, frozen=True):
+    """One batch of roots as it was accepted.
+
+    Attributes:
+        id: 1, 2, 3 … in the order of acceptance; the acker gives it.
+        first: position in the log of the first root; the roots are ``first … first + count - 1``.
+        count: how many roots, at least 1.
+        entry: names of the edges at which the roots enter.
+        body: the encoded batch of values, opaque; empty where a chunk is read without its body.
+
+    """
+
+    id: int
+    first: int
+    count: int
+    entry: tuple[str, ...]
+    body: bytes
+
+
+class Origin(Struct, frozen=True):
+    """Says "this batch is number `sequence` of that producer"; sequences start at 1 and rise."""
+
+    producer: bytes
+    sequence: int
+
+
+class Append(Struct, frozen=True):
+    """A chunk to record and where it came from (None: nobody will ever send it again)."""
+
+    chunk: Chunk
+    origin: Origin | None
+
+
+class Failed(Struct, frozen=True):
+    """A root that failed at least once; it has a row of its own, so that it pins no chunk.
+
+    Attributes:
+        position: of the root in the log.
+        attempts: how many were charged so far.
+        entry: names of the edges at which the next attempt enters.
+        body: the one value, encoded as a batch of one.
+        due: when the next attempt may start, wall clock, seconds since 1970.
+        node: the node in which it failed.
+        kind: "raised", "crashed", "unserialisable" …
+        error: the message, for people.
+        traceback: the user's traceback, "" where there is none.
+        failed_at: when, wall clock, seconds since 1970.
+
+    """
+
+    position: int
+    attempts: int
+    entry: tuple[str, ...]
+    body: bytes
+    due: float
+    node: str
+    kind: str
+    error: str
+    traceback: str
+    failed_at: float
+
+
+class Changes(Struct):
+    """Everything that one group commit does: all of it or nothing, in the order of the fields.
+
+    Numbers of chunks and roots that the store does not hold (any more) are ignored in `done` and
+    `recovered`: a report may come after the end of its chunk.
+
+    Attributes:
+        appends: chunks to record; ids and positions rise and are never used twice.
+        done: chunk id -> its whole bitmap, which replaces the former one (little-endian bit order, as
+            ``numpy.packbits(bitorder="little")``; bit i set: root i needs nothing more from this chunk, it is
+            completed or has a row of its own). None: the chunk is over, delete it with its body.
+        waiting: roots that will be tried again, inserted or replaced by position.
+        dead: roots that go to the dead letters (inserted or replaced by position) and wait no longer.
+        recovered: positions whose retry completed: they wait no longer.
+        forget: producers that said goodbye.
+        completed: how many roots completed in this group; added to the total.
+
+    """
+
+    appends: list[Append] = field(default_factory=list)
+    done: dict[int, bytes | None] = field(default_factory=dict)
+    waiting: list[Failed] = field(default_factory=list)
+    dead: list[Failed] = field(default_factory=list)
+    recovered: list[int] = field(default_factory=list)
+    forget: list[bytes] = field(default_factory=list)
+    completed: int = 0
+
+
+class Totals(Struct, frozen=True):
+    """How many roots there are of each kind; ``accepted == completed + failed + open`` always.
+
+    Attributes:
+        accepted: recorded since the store was created.
+        completed: of these, done for good.
+        failed: rows in the dead letters now.
+        waiting: of the open ones, how many wait for another attempt.
+        open: neither completed nor dead letters, the waiting ones included.
+
+    """
+
+    accepted: int
+    completed: int
+    failed: int
+    waiting: int
+    open: int
+
+
+class OpenChunk(Struct, frozen=True):
+    """A chunk that is not over (its body left empty) and its bitmap, b"" when nothing of it is done."""
+
+    chunk: Chunk
+    done: bytes
+
+
+class ReadableStore(Protocol):
+    """What can be asked of an open store; pages are in rising order and start behind `after`."""
+
+    #: random u64, drawn when the store was created and the same for ever
+    salt: int
+    #: True when a commit that returned survives a power cut
+    durable: bool
+
+    def open(self) -> None:
+        """Make the store ready, created if need be; does nothing when it is open. Raises StoreError."""
+
+    def close(self) -> None:
+        """Let go of the store; does nothing when it is closed."""
+
+    def describe(self) -> str:
+        """Say in one sentence what the store guarantees as it is configured."""
+        ...
+
+    def next_chunk(self) -> int:
+        """Return the id at which chunks go on; never one that was used, deleted or not."""
+        ...
+
+    def next_position(self) -> int:
+        """Return the position at which roots go on; never one that was used, deleted or not."""
+        ...
+
+    def last_sequence(self, producer: bytes) -> int:
+        """Return the highest sequence recorded for a producer, 0 when it is unknown."""
+        ...
+
+    def open_chunks(self, after: int = 0, limit: int = 1000) -> list[OpenChunk]:
+        """Return up to `limit` chunks with an id above `after`, without their bodies."""
+        ...
+
+    def body(self, chunk: int) -> bytes:
+        """Return the body of a chunk. Raises StoreError when the store does not hold it."""
+        ...
+
+    def waiting(self, after: int = 0, limit: int = 1000) -> list[Failed]:
+        """Return up to `limit` roots that wait for another attempt, at positions above `after`."""
+        ...
+
+    def dead_letters(self, after: int = 0, limit: int = 1000) -> list[Failed]:
+        """Return up to `limit` dead letters at positions above `after`."""
+        ...
+
+    def totals(self) -> Totals:
+        """Return the totals as of the last commit."""
+        ...
+
+
+class Store(ReadableStore, Protocol):
+    """A store that the acker writes to: one thread at a time, every call blocks until it is done."""
+
+    def commit(self, changes: Changes) -> None:
+        """Apply one group, all of it or nothing.
+
+        Raises:
+            StoreError: nothing was changed; the same `changes` may be committed again later.
+
+        """
+
+
+def numbers_after(appends: list[Append], next_chunk: int, next_position: int) -> tuple[int, int]:
+    """Check that a group uses no number twice.
+
+    Args:
+        appends: the chunks of the group.
+        next_chunk: the lowest id that is free.
+        next_position: the lowest position that is free.
+
+    Returns:
+        The lowest free id and the lowest free position after the group.
+
+    Raises:
+        StoreError: an id or a position was used before, or is out of range.
+
+    """
+    for append in appends:
+        chunk = append.chunk
+        if chunk.id < next_chunk or chunk.first < next_position or chunk.count < 1:
+            raise StoreError(
+                f"chunk {chunk.id} with {chunk.count} roots from position {chunk.first} was not recorded: "
+                f"the store goes on at chunk {next_chunk} and position {next_position}, and uses no number twice. "
+                "Probably two ackers write to this store, or one missed a commit: stop both, start one."
+            )
+        next_chunk, next_position = chunk.id + 1, chunk.first + chunk.count
+    if max(next_chunk, next_position) > NUMBER_LIMIT:
+        raise StoreError("the numbers of this store are used up (2**63): start a new one.")
+    return next_chunk, next_position
+
+
+def printable(failed: Failed) -> Failed:
+    """Return the row with lone surrogates escaped in its texts, so that every store and printer takes it."""
+    texts = (failed.node, failed.kind, failed.error, failed.traceback)
+    if all(text.isascii() for text in texts):
+        return failed
+    node, kind, error, traceback = (text.encode(errors="backslashreplace").decode() for text in texts)
+    return replace(failed, node=node, kind=kind, error=error, traceback=traceback)

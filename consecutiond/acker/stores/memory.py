@@ -1,0 +1,141 @@
+"""The store that keeps everything in dicts and survives nothing: for scripts and tests."""
+
+import heapq
+import secrets
+from collections.abc import Iterable
+
+from msgspec.structs import replace
+
+from consecutiond.acker.stores.base import (
+    FIRST_NUMBER,
+    Append,
+    Changes,
+    Chunk,
+    Failed,
+    OpenChunk,
+    StoreError,
+    Totals,
+    numbers_after,
+    printable,
+)
+
+
+class MemoryStore:
+    """A `Store` in the acker's own memory; `close` forgets all of it."""
+
+    durable = False
+
+    def __init__(self) -> None:
+        self._is_open = False
+        self._forget_everything()
+
+    def _forget_everything(self) -> None:
+        self.salt = secrets.randbits(64)
+        self._next = (FIRST_NUMBER, FIRST_NUMBER)
+        self._accepted = self._completed = 0
+        self._chunks: dict[int, Chunk] = {}
+        self._done: dict[int, bytes] = {}
+        self._waiting: dict[int, Failed] = {}
+        self._dead: dict[int, Failed] = {}
+        self._producers: dict[bytes, int] = {}
+
+    def open(self) -> None:
+        """Make the store ready; a new one is empty."""
+        self._is_open = True
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._is_open = False
+        self._forget_everything()
+
+    def describe(self) -> str:
+        """Say in one sentence what the store guarantees."""
+        return "Kept in the acker's memory: an accepted item is lost when the acker dies."
+
+    def commit(self, changes: Changes) -> None:
+        """Apply one group; only the check of the numbers can fail, and it comes first."""
+        self._require_open()
+        self._next = numbers_after(changes.appends, *self._next)
+        for append in changes.appends:
+            self._append(append)
+        for chunk, bitmap in changes.done.items():
+            self._mark(chunk, bitmap)
+        for failed in changes.waiting:
+            self._waiting[failed.position] = printable(failed)
+        for failed in changes.dead:
+            self._dead[failed.position] = printable(failed)
+            self._waiting.pop(failed.position, None)
+        for position in changes.recovered:
+            self._waiting.pop(position, None)
+        for producer in changes.forget:
+            self._producers.pop(producer, None)
+        self._completed += changes.completed
+
+    def _append(self, append: Append) -> None:
+        self._chunks[append.chunk.id] = append.chunk
+        self._accepted += append.chunk.count
+        if append.origin is not None:
+            known = self._producers.get(append.origin.producer, 0)
+            self._producers[append.origin.producer] = max(known, append.origin.sequence)
+
+    def _mark(self, chunk: int, bitmap: bytes | None) -> None:
+        if bitmap is None:
+            self._chunks.pop(chunk, None)
+            self._done.pop(chunk, None)
+        elif chunk in self._chunks:
+            self._done[chunk] = bitmap
+
+    def next_chunk(self) -> int:
+        """Return the id at which chunks go on."""
+        self._require_open()
+        return self._next[0]
+
+    def next_position(self) -> int:
+        """Return the position at which roots go on."""
+        self._require_open()
+        return self._next[1]
+
+    def last_sequence(self, producer: bytes) -> int:
+        """Return the highest sequence recorded for a producer, 0 when it is unknown."""
+        self._require_open()
+        return self._producers.get(producer, 0)
+
+    def open_chunks(self, after: int = 0, limit: int = 1000) -> list[OpenChunk]:
+        """Return up to `limit` chunks with an id above `after`, without their bodies."""
+        self._require_open()
+        page = _page(self._chunks, after, limit)
+        return [OpenChunk(replace(self._chunks[id], body=b""), self._done.get(id, b"")) for id in page]
+
+    def body(self, chunk: int) -> bytes:
+        """Return the body of a chunk."""
+        self._require_open()
+        if chunk not in self._chunks:
+            raise StoreError(
+                f"the store in memory holds no chunk {chunk}: it is over, or was never recorded."
+            )
+        return self._chunks[chunk].body
+
+    def waiting(self, after: int = 0, limit: int = 1000) -> list[Failed]:
+        """Return up to `limit` roots that wait for another attempt, at positions above `after`."""
+        self._require_open()
+        return [self._waiting[position] for position in _page(self._waiting, after, limit)]
+
+    def dead_letters(self, after: int = 0, limit: int = 1000) -> list[Failed]:
+        """Return up to `limit` dead letters at positions above `after`."""
+        self._require_open()
+        return [self._dead[position] for position in _page(self._dead, after, limit)]
+
+    def totals(self) -> Totals:
+        """Return the totals as of the last commit."""
+        self._require_open()
+        failed, waiting = len(self._dead), len(self._waiting)
+        still_open = self._accepted - self._completed - failed
+        return Totals(self._accepted, self._completed, failed, waiting, still_open)
+
+    def _require_open(self) -> None:
+        if not self._is_open:
+            raise StoreError("the store in memory is not open: call open() before using it.")
+
+
+def _page(numbers: Iterable[int], after: int, limit: int) -> list[int]:
+    return heapq.nsmallest(limit, (number for number in numbers if number > after))

@@ -1,0 +1,163 @@
+"""Which object of a module is meant when none is named, and under which name an object can be found."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from consecutiond_nodes.errors import GraphError, TargetError
+from consecutiond_nodes.graph import Graph, Node, as_graph
+
+#: The module name of a target that is a file; not its own name, which could hide an installed module.
+FILE_MODULE = "__consecutiond_main__"
+
+
+def graph_of(thing: object) -> Graph:
+    """Give the graph of a graph, a node, or anything with an attribute `graph`, such as a consecutor.
+
+    Args:
+        thing: one of these.
+
+    Raises:
+        GraphError: it is none of these, or a node of two unrelated graphs.
+
+    """
+    return _own_graph(thing) or as_graph(thing)
+
+
+def only_candidate(module: ModuleType, target: str) -> object:
+    """Find what a target without an attribute means.
+
+    Args:
+        module: the module that the target names.
+        target: as the user wrote it, for errors.
+
+    Returns:
+        The one consecutor in the module, or, without any, the one graph that is not a part of another.
+
+    Raises:
+        TargetError: there is nothing of the kind, or more than one.
+
+    """
+    things = _globals(module)
+    consecutors = {name: thing for name, thing in things.items() if _own_graph(thing) is not None}
+    found = consecutors or _largest_graphs(things)
+    # one object may have several names
+    distinct = {id(thing): thing for thing in found.values()}
+    if len(distinct) == 1:
+        return next(iter(distinct.values()))
+    if distinct:
+        names = ", ".join(sorted(found))
+        first = min(found)
+        text = f"the target {target!r} has several candidates: {names}; name one, as in {target}:{first}"
+        raise TargetError(text)
+    advice = "make one at the top level of the module, as in `graph = A() | B()`"
+    if has_main_block(module):
+        advice += ', before `if __name__ == "__main__":`, whose block does not run here'
+    raise TargetError(f"the target {target!r} has no graph, no node and no consecutor; {advice}")
+
+
+def find_target(thing: object) -> str | None:
+    """Find the target under which other processes can load an object of this one.
+
+    Args:
+        thing: a graph, a node, or something with an attribute `graph`.
+
+    Returns:
+        `path/to/script.py:name` or `module:name`, or None: it is no global of any module, or the program
+        was typed in and has no file.
+
+    """
+    modules = [sys.modules["__main__"], *sys.modules.values()]
+    places = [(_place(module), module) for module in modules if isinstance(module, ModuleType)]
+    loadable = [(place, _globals(module)) for place, module in places if place]
+    for place, things in loadable:
+        for name, candidate in things.items():
+            if candidate is thing:
+                return f"{place}:{name}"
+    if isinstance(thing, Graph):
+        for place, things in loadable:
+            for name, candidate in things.items():
+                if (_node_graph(candidate) or _own_graph(candidate)) is thing:
+                    return f"{place}:{name}"
+    return None
+
+
+def has_main_block(module: ModuleType) -> bool:
+    """Say whether the source of a module has an `if __name__ == "__main__":`.
+
+    Args:
+        module: any module; one without a readable source has none.
+
+    """
+    try:
+        source = Path(getattr(module, "__file__", None) or "").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return any(line.startswith("if __name__ ==") for line in source.splitlines())
+
+
+def _globals(module: ModuleType) -> dict[str, object]:
+    things = list(vars(module).items())
+    return {name: thing for name, thing in things if not name.startswith("__") and name.isidentifier()}
+
+
+def _place(module: ModuleType) -> str | None:
+    """What stands before the colon of a target; None for what a second process could not import."""
+    name = getattr(module, "__name__", None)
+    spec = getattr(module, "__spec__", None)
+    if name == "__main__" and spec is not None and spec.name != "__main__":
+        # run with python -m: its relative imports need the package
+        return str(spec.name)
+    if name in ("__main__", FILE_MODULE):
+        file = getattr(module, "__file__", None)
+        return os.path.abspath(file) if file and os.path.isfile(file) else None
+    return name if name and sys.modules.get(name) is module else None
+
+
+def _own_graph(thing: object) -> Graph | None:
+    # Ask the type: sys.modules is full of proxies and lazy properties of strangers, which may raise anything.
+    if issubclass(type(thing), (type, ModuleType, Node, Graph)):
+        return None
+    try:
+        if not hasattr(type(thing), "graph") and "graph" not in getattr(thing, "__dict__", ()):
+            return None
+        graph = getattr(thing, "graph", None)
+    except Exception:
+        return None
+    return graph if isinstance(graph, Graph) else None
+
+
+def _node_graph(thing: object) -> Graph | None:
+    if not issubclass(type(thing), Node):
+        return None
+    try:
+        return as_graph(thing)
+    except GraphError:
+        # a node of several graphs stands for none
+        return None
+
+
+def _largest_graphs(things: dict[str, object]) -> dict[str, object]:
+    """Give the graphs of a module that are not parts of others; lone nodes only if nothing is wired."""
+    named = dict(_graphs_of(things))
+    graphs = {id(graph): graph for graph in named.values()}
+    wired = [graph for graph in graphs.values() if graph.fan_by_key] or list(graphs.values())
+    largest = {
+        id(graph)
+        for place, graph in enumerate(wired)
+        if not any(
+            other.contains(graph) and (later > place or not graph.contains(other))
+            for later, other in enumerate(wired)
+            if other is not graph
+        )
+    }
+    return {name: graph for name, graph in named.items() if id(graph) in largest}
+
+
+def _graphs_of(things: dict[str, object]) -> Iterator[tuple[str, Graph]]:
+    for name, thing in things.items():
+        graph = thing if type(thing) is Graph else _node_graph(thing)
+        if isinstance(graph, Graph):
+            yield name, graph

@@ -1,0 +1,249 @@
+"""The graph, an immutable value that `|` builds, and the node that it is built from.
+
+The two classes name each other in their signatures, so they share a file; users find `Node` in `node.py`.
+"""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, NoReturn, cast
+
+from consecutiond_nodes import render, validation, wiring
+from consecutiond_nodes.errors import GraphError, UnknownNodeError
+from consecutiond_nodes.routing import Outlet
+from consecutiond_nodes.vertex import Vertex
+from consecutiond_nodes.wiring import Branch, Wiring
+
+__all__ = ["Edge", "Graph", "Node", "Outlet", "as_graph"]
+
+
+class Edge(NamedTuple):
+    """One arrow of a graph, by the names of its two nodes."""
+
+    upstream: str
+    downstream: str
+
+    @property
+    def name(self) -> str:
+        """The name of the edge: `upstream->downstream`."""
+        return f"{self.upstream}->{self.downstream}"
+
+
+class Graph(Wiring):
+    """Nodes and the arrows between them; `|` gives a new graph and changes neither side.
+
+    A graph with faults can be built, looked at and printed; `validate` says what is wrong with it.
+    """
+
+    def __or__(self, other: Branch) -> "Graph":
+        return _remembered(wiring.join(self, other))
+
+    def __ror__(self, other: Sequence[Branch]) -> "Graph":
+        return _remembered(wiring.join(other, self))
+
+    @property
+    def nodes(self) -> "dict[str, Node]":
+        """The nodes by name, in topological order; of nodes with one name (a fault), the first."""
+        named: dict[str, Node] = {}
+        for vertex in self.order:
+            named.setdefault(vertex.name, cast("Node", vertex))
+        return named
+
+    @property
+    def edges(self) -> tuple[Edge, ...]:
+        """The arrows, in the topological order of the nodes that they leave."""
+        return tuple(
+            Edge(name, target)
+            for name in self.nodes
+            for outlet in self.outlets(name)
+            for target in outlet.targets
+        )
+
+    @property
+    def root(self) -> "Node":
+        """The node at which the input enters.
+
+        Raises:
+            GraphError: there is none, or there are several.
+
+        """
+        if len(self.roots) != 1:
+            self.validate()
+        return cast("Node", self.roots[0])
+
+    @property
+    def leaves(self) -> "tuple[Node, ...]":
+        """The nodes after which nothing comes."""
+        return cast("tuple[Node, ...]", self.ends)
+
+    def outlets(self, name: str) -> tuple[Outlet, ...]:
+        """Say where the values go that a node pushes: to every one of these outlets.
+
+        Args:
+            name: the name of the node.
+
+        Returns:
+            One outlet for all targets that get every value, if there are any, then one for each router.
+
+        Raises:
+            UnknownNodeError: the graph has no such node.
+
+        """
+        node = self[name]
+        fans = [fan for fan in self.fans if fan.source is node]
+        plain = tuple(fan.targets[0].name for fan in fans if fan.router is None)
+        routed = [
+            Outlet(tuple(target.name for target in fan.targets), fan.router)
+            for fan in fans
+            if fan.router is not None
+        ]
+        return (Outlet(plain), *routed) if plain else tuple(routed)
+
+    def validate(self) -> None:
+        """Check the whole graph.
+
+        Raises:
+            GraphError: it cannot run; the error lists all faults.
+
+        """
+        if faults := validation.faults(self):
+            raise GraphError(*faults)
+
+    def __getitem__(self, name: str) -> "Node":
+        if not isinstance(name, str):
+            _missing_bar(repr(self), name)
+        if (node := self.nodes.get(name)) is not None:
+            return node
+        known = list(map(str, self.nodes))
+        close = difflib.get_close_matches(name, known, 1)
+        advice = f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(known)}"
+        raise UnknownNodeError(f"the graph has no node {name!r}; {advice}")
+
+    def __contains__(self, node: object) -> bool:
+        return id(node) in self.vertex_by_id or (isinstance(node, str) and node in self.nodes)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.nodes)
+
+    def __len__(self) -> int:
+        return len(self.vertices)
+
+    def __repr__(self) -> str:
+        names = [str(vertex.name) for vertex in self.order[:6]]
+        more = [f"... {len(self)} nodes"] if len(self) > len(names) else []
+        return f"<Graph {', '.join([*names, *more])}>"
+
+    def __str__(self) -> str:
+        return render.text(self)
+
+
+class Node(Vertex):
+    """What a user subclasses: write `process`, and `begin` and `end` if needed; wire with `|`.
+
+    A node remembers the largest graphs that it is in, so that any node can stand for its graph.
+    """
+
+    _graphs: tuple[Graph, ...] = ()
+
+    def __or__(self, other: Branch) -> Graph:
+        return _remembered(wiring.join(self, other))
+
+    def __ror__(self, other: Sequence[Branch]) -> Graph:
+        return _remembered(wiring.join(other, self))
+
+    def __getitem__(self, key: Any) -> NoReturn:
+        _missing_bar(self.name, key)
+
+    # a class with __getitem__ would pass for iterable without this
+    __iter__ = None
+
+    def add_downstream(self, other: Branch) -> Graph:
+        """Draw an arrow from this node, without `|`; the order in which arrows are added does not matter.
+
+        Args:
+            other: a node, or whatever may stand on the right of `|`.
+
+        Returns:
+            A new graph: the newest one of this node, and of the other node, with the arrow.
+
+        Raises:
+            GraphError: one of the two nodes is in unrelated graphs.
+
+        """
+        known = [self.newest_graph()]
+        if isinstance(other, Node):
+            known.append(other.newest_graph())
+        return _remembered(wiring.connect(wiring.union(known), [self], other))
+
+    def newest_graph(self) -> Graph:
+        """Give the graph that contains this node and every other graph that it is in.
+
+        Raises:
+            GraphError: the node is in unrelated graphs, neither of which contains the other.
+
+        """
+        # a copy.copy of a node inherits its memory, but is in none of these graphs
+        graphs = [graph for graph in self._graphs if self in graph]
+        if len(graphs) > 1:
+            raise GraphError(_unrelated(self, graphs[-2], graphs[-1]))
+        return graphs[0] if graphs else Graph({id(self): self})
+
+
+def as_graph(thing: object) -> Graph:
+    """Give the graph that something stands for.
+
+    Args:
+        thing: a graph, or any node of one.
+
+    Raises:
+        GraphError: it is neither, or a node of two unrelated graphs.
+
+    """
+    if isinstance(thing, Graph):
+        return thing
+    if isinstance(thing, Node):
+        return thing.newest_graph()
+    raise GraphError(wiring.not_a_node(thing))
+
+
+def _remembered(joined: Wiring) -> Graph:
+    """Make the graph and let its nodes remember it in the place of those that it contains."""
+    graph = Graph(joined.vertex_by_id, joined.fan_by_key, joined.mistakes)
+    # Each older graph is known to many nodes and is compared once. Only the largest are kept: a chain of
+    # n nodes leaves one graph and not n behind.
+    covered: dict[int, bool] = {}
+    for node in cast("tuple[Node, ...]", graph.vertices):
+        kept = []
+        for old in node._graphs:
+            if id(old) not in covered:
+                covered[id(old)] = graph.contains(old)
+            if not covered[id(old)]:
+                kept.append(old)
+        if not kept or not any(old.contains(graph) for old in kept):
+            kept.append(graph)
+        node._graphs = tuple(kept)
+    return graph
+
+
+def _unrelated(node: Node, one: Graph, other: Graph) -> str:
+    only_one, only_other = (_difference(*pair) for pair in ((one, other), (other, one)))
+    return (
+        f"node {node.name!r} is in two unrelated graphs, {one!r} (it alone has {only_one}) and {other!r} "
+        f"(it alone has {only_other}), so it cannot stand for either; `|` builds a new graph and never "
+        f"extends an old one\nwrong: {node.name} | b; {node.name} | c; Consecutor({node.name})\n"
+        f"right: graph = {node.name} | [b, c]; Consecutor(graph)"
+    )
+
+
+def _difference(graph: Graph, other: Graph) -> str:
+    edges = [edge.name for edge in graph.edges if edge not in other.edges]
+    return ", ".join(edges[:3] + ["..."] * (len(edges) > 3)) or "other routers or nodes"
+
+
+def _missing_bar(left: str, key: object) -> NoReturn:
+    elements = key if isinstance(key, list | tuple) else [key]
+    shown = ", ".join(str(getattr(element, "name", element)) for element in elements)
+    raise GraphError(
+        f"{wiring.user_line()}: nodes and graphs have no items to pick with [ ] like this\n"
+        f"wrong: {left} [{shown}]\n"
+        f"You probably meant `{left} | [{shown}]`"
+    )

@@ -1,0 +1,212 @@
+"""A worker's connections: one `Upstream` per incoming edge, one `Downstream` per outgoing edge."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+import zmq
+
+from consecutiond_broker import wire
+from consecutiond_broker.dealer import Dealer
+from consecutiond_broker.errors import FencedError, WireError
+from consecutiond_broker.ids import name_salt
+from consecutiond_nodes.job import Job
+
+#: messages read per wake-up and connection
+_DRAIN = 100
+
+Context = zmq.Context[zmq.Socket[bytes]]
+
+
+class Who(NamedTuple):
+    """A worker as its brokers know it."""
+
+    name: str
+    epoch: int
+    pid: int
+    started: int
+    cell: str
+
+
+class Port:
+    """What both directions share: the connection, and which incarnation of the broker it leads to."""
+
+    def __init__(self, context: Context, who: Who, side: str, edge: str, uri: str) -> None:
+        self.who, self.side, self.edge = who, side, edge
+        self.broker_epoch = 0
+        identity = f"{side}:{who.name}".encode()
+        self.dealer = Dealer(context, uri, identity, self.greeting)
+
+    def greeting(self) -> list[bytes]:
+        """Return the `Join` for a new connection."""
+        raise NotImplementedError
+
+    def pump(self) -> None:
+        """Read what the broker says."""
+        self.dealer.check_connection()
+        for frames in self.dealer.messages(_DRAIN):
+            head = wire.unpack(frames)
+            if isinstance(head, wire.Fenced):
+                raise FencedError(
+                    f"{self.who.name} (epoch {self.who.epoch}) was fenced on edge {self.edge}: "
+                    "a newer worker of that name has joined"
+                )
+            self.receive(head, frames)
+
+    def receive(self, head: wire.Head, frames: list[bytes]) -> None:
+        """Act on one message."""
+        raise NotImplementedError
+
+
+class Upstream(Port):
+    """An incoming edge: deliveries in, settlements out.
+
+    Args:
+        slot: the place of this edge in the worker's cell.
+        window: deliveries that the worker will have in hand from this edge.
+        take: receives each new job.
+        drop: is told that the broker is another one and its jobs are stale.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        who: Who,
+        slot: int,
+        edge: str,
+        uri: str,
+        window: int,
+        take: Callable[[Job], None],
+    ) -> None:
+        self.slot, self.window, self.take = slot, window, take
+        self.hint = 0
+        self.jobs: dict[int, Job] = {}
+        self._settled = 0
+        super().__init__(context, who, "down", edge, uri)
+
+    def greeting(self) -> list[bytes]:
+        """Join with what is in hand; both sides count deliveries from here."""
+        self._settled = 0
+        who = self.who
+        join = wire.Join(
+            wire.VERSION, "down", who.name, who.epoch, who.pid, who.started, who.cell, self.slot,
+            self.window, self.hint, tuple(self.jobs),
+        )  # fmt: skip
+        return [wire.pack(join)]
+
+    def receive(self, head: wire.Head, frames: list[bytes]) -> None:
+        """Take deliveries; note a new broker."""
+        if isinstance(head, wire.Deliver):
+            if head.broker_epoch == self.broker_epoch:
+                job = Job(self.slot, head, frames)
+                self.jobs[job.seq] = job
+                self.take(job)
+        elif isinstance(head, wire.Joined):
+            self._joined(head.broker_epoch)
+        elif not isinstance(head, wire.Grant):
+            raise WireError(f"the broker of {self.edge} sent {type(head).__name__} to a receiver")
+
+    def _joined(self, broker_epoch: int) -> None:
+        if broker_epoch == self.broker_epoch:
+            return
+        self.broker_epoch = broker_epoch
+        for job in self.jobs.values():
+            job.stale = True
+        self.jobs.clear()
+
+    def settle(self, job: Job, hint: int) -> None:
+        """Send the report of a job; it takes up to ``window`` further deliveries."""
+        if job.stale or self.jobs.pop(job.seq, None) is None:
+            return
+        self._settled += 1
+        self.hint = hint
+        limit = self._settled + self.window
+        head = wire.Settle(self.broker_epoch, job.seq, job.acker_epoch, limit, hint)
+        self.dealer.send([wire.pack(head), *job.report()])
+
+
+class Downstream(Port):
+    """An outgoing edge: batches out, kept until the broker has accepted them.
+
+    Args:
+        done: is told of each job whose last output was accepted, or that lost one.
+    """
+
+    def __init__(self, context: Context, who: Who, edge: str, uri: str, done: Callable[[Job], None]) -> None:
+        self.salt = name_salt(edge)
+        self.hint = 1
+        self.unsent: deque[tuple[Job, int, list[bytes]]] = deque()
+        self._unaccepted: deque[tuple[int, Job, list[bytes]]] = deque()
+        self._sent = self._accepted = self._limit = 0
+        self._done = done
+        super().__init__(context, who, "up", edge, uri)
+
+    def greeting(self) -> list[bytes]:
+        """Join as a sender."""
+        who = self.who
+        return [
+            wire.pack(
+                wire.Join(wire.VERSION, "up", who.name, who.epoch, who.pid, who.started, "", 0, 0, 0, ())
+            )
+        ]
+
+    def send(self, job: Job, count: int, frames: list[bytes]) -> None:
+        """Send a batch, or keep it until there is credit."""
+        job.waiting += 1
+        self.unsent.append((job, count, frames))
+        self._flush()
+
+    def _flush(self) -> None:
+        while self.unsent and self._sent < self._limit:
+            job, count, frames = self.unsent.popleft()
+            if job.lost or job.stale:
+                continue
+            self._sent += 1
+            message = [wire.pack(wire.Batch(self.broker_epoch, self._sent, job.acker_epoch, count)), *frames]
+            self._unaccepted.append((self._sent, job, message))
+            self.dealer.send(message)
+
+    def receive(self, head: wire.Head, frames: list[bytes]) -> None:
+        """Note what was accepted, and what a new broker means."""
+        if isinstance(head, wire.Grant):
+            if head.broker_epoch != self.broker_epoch:
+                return
+        elif isinstance(head, wire.Joined):
+            if head.broker_epoch != self.broker_epoch:
+                self._new_broker(head.broker_epoch)
+            else:
+                self._resend(head.accepted)
+        else:
+            raise WireError(f"the broker of {self.edge} sent {type(head).__name__} to a sender")
+        self._limit, self.hint = head.limit, head.hint
+        self._accept(head.accepted)
+        self._flush()
+
+    def _accept(self, accepted: int) -> None:
+        while self._unaccepted and self._unaccepted[0][0] <= accepted:
+            _, job, _ = self._unaccepted.popleft()
+            job.waiting -= 1
+            if job.settled:
+                self._done(job)
+
+    def _resend(self, accepted: int) -> None:
+        for seq, _, message in self._unaccepted:
+            if seq > accepted:
+                self.dealer.send(message)
+
+    def _new_broker(self, broker_epoch: int) -> None:
+        """The broker died: nobody can say which of the unaccepted batches it had, so their roots are tried anew."""
+        self.broker_epoch = broker_epoch
+        lost = [job for _, job, _ in self._unaccepted]
+        self._unaccepted.clear()
+        self._sent = self._accepted = 0
+        for job in lost:
+            if not job.lost:
+                job.lost = f"the broker of {self.edge} died before it accepted {self.who.name}'s outputs"
+                if job.settled:
+                    self._done(job)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether batches wait for credit."""
+        return bool(self.unsent)
