@@ -1,1 +1,1 @@
-"""The acker: the one process that owns the ledger, the input log and the dead letters."""
+"""The acker: the ledger of open trees, the input log and the dead letters, in a process of its own."""

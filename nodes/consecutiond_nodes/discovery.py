@@ -23,7 +23,8 @@ def graph_of(thing: object) -> Graph:
         GraphError: it is none of these, or a node of two unrelated graphs.
 
     """
-    return _own_graph(thing) or as_graph(thing)
+    graph = _own_graph(thing)
+    return as_graph(thing) if graph is None else graph
 
 
 def only_candidate(module: ModuleType, target: str) -> object:
@@ -43,15 +44,14 @@ def only_candidate(module: ModuleType, target: str) -> object:
     things = _globals(module)
     consecutors = {name: thing for name, thing in things.items() if _own_graph(thing) is not None}
     found = consecutors or _largest_graphs(things)
-    # one object may have several names
-    distinct = {id(thing): thing for thing in found.values()}
-    if len(distinct) == 1:
-        return next(iter(distinct.values()))
-    if distinct:
-        names = ", ".join(sorted(found))
-        first = min(found)
-        text = f"the target {target!r} has several candidates: {names}; name one, as in {target}:{first}"
-        raise TargetError(text)
+    # one object may have several names, and every node of a graph is a name of it
+    distinct = {id(thing): name for name, thing in reversed(found.items())}
+    names = [name for name in found if name in distinct.values()]
+    if len(names) == 1:
+        return found[names[0]]
+    if names:
+        text = f"the target {target!r} has several candidates: {', '.join(names)}"
+        raise TargetError(f"{text}; name one, as in {target}:{names[0]}")
     advice = "make one at the top level of the module, as in `graph = A() | B()`"
     if has_main_block(module):
         advice += ', before `if __name__ == "__main__":`, whose block does not run here'
@@ -79,7 +79,7 @@ def find_target(thing: object) -> str | None:
     if isinstance(thing, Graph):
         for place, things in loadable:
             for name, candidate in things.items():
-                if (_node_graph(candidate) or _own_graph(candidate)) is thing:
+                if thing in (_node_graph(candidate), _own_graph(candidate)):
                     return f"{place}:{name}"
     return None
 
@@ -142,22 +142,21 @@ def _node_graph(thing: object) -> Graph | None:
 def _largest_graphs(things: dict[str, object]) -> dict[str, object]:
     """Give the graphs of a module that are not parts of others; lone nodes only if nothing is wired."""
     named = dict(_graphs_of(things))
-    graphs = {id(graph): graph for graph in named.values()}
-    wired = [graph for graph in graphs.values() if graph.fan_by_key] or list(graphs.values())
-    largest = {
-        id(graph)
-        for place, graph in enumerate(wired)
-        if not any(
-            other.contains(graph) and (later > place or not graph.contains(other))
-            for later, other in enumerate(wired)
-            if other is not graph
-        )
-    }
-    return {name: graph for name, graph in named.items() if id(graph) in largest}
+    wired = [graph for graph in named.values() if graph.fan_by_key] or list(named.values())
+    largest: list[Graph] = []
+    for graph in wired:
+        if not any(other.contains(graph) for other in largest):
+            largest = [other for other in largest if not graph.contains(other)] + [graph]
+    # by identity, and not by `in`: of two equal graphs one is enough
+    kept = {id(graph) for graph in largest}
+    return {name: graph for name, graph in named.items() if id(graph) in kept}
 
 
 def _graphs_of(things: dict[str, object]) -> Iterator[tuple[str, Graph]]:
+    """Give the graphs under their own names first, then under those of nodes."""
     for name, thing in things.items():
-        graph = thing if type(thing) is Graph else _node_graph(thing)
-        if isinstance(graph, Graph):
+        if type(thing) is Graph:
+            yield name, thing
+    for name, thing in things.items():
+        if (graph := _node_graph(thing)) is not None:
             yield name, graph

@@ -24,9 +24,6 @@ class GraphError(ConsecutiondError):
 class UnknownNodeError(GraphError, KeyError):
     """A graph was asked for a node that it does not have."""
 
-    # KeyError would show the repr of the text
-    __str__ = GraphError.__str__
-
 
 class RouteError(ConsecutiondError):
     """A router returned something that is not the name of one of its targets."""

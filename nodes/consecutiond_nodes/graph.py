@@ -43,9 +43,10 @@ class Graph(Wiring):
     @property
     def nodes(self) -> "dict[str, Node]":
         """The nodes by name, in topological order; of nodes with one name (a fault), the first."""
+        # str: what is not even a string is another fault, and a faulty graph can be printed all the same
         named: dict[str, Node] = {}
         for vertex in self.order:
-            named.setdefault(vertex.name, cast("Node", vertex))
+            named.setdefault(str(vertex.name), cast("Node", vertex))
         return named
 
     @property
@@ -89,10 +90,10 @@ class Graph(Wiring):
 
         """
         node = self[name]
-        fans = [fan for fan in self.fans if fan.source is node]
-        plain = tuple(fan.targets[0].name for fan in fans if fan.router is None)
+        fans = self.fans_from.get(id(node), [])
+        plain = tuple(str(fan.targets[0].name) for fan in fans if fan.router is None)
         routed = [
-            Outlet(tuple(target.name for target in fan.targets), fan.router)
+            Outlet(tuple(str(target.name) for target in fan.targets), fan.router)
             for fan in fans
             if fan.router is not None
         ]

@@ -183,8 +183,6 @@ def _no_module(name: str, parent: ModuleType | None, target: _Target) -> TargetE
     known = [module.name for module in pkgutil.iter_modules(places)]
     close = difflib.get_close_matches(last, known, 1)
     advice = f"; did you mean {name[: len(name) - len(last)]}{close[0]}?" if close else ""
-    if Path(f"{name}.py").is_file() and parent is not None:
-        advice = f"; did you mean the file {name}.py?"
     return TargetError(
         f"the target {target.text!r}: there is no module {name!r} in {os.getcwd()} or in the places where "
         f"python looks{advice} (a file is written with its ending: file.py:attribute)"
@@ -202,8 +200,8 @@ def _no_attribute(thing: object, name: str, module: ModuleType, target: _Target)
     known = [key for key in vars(thing) if not key.startswith("__")] if hasattr(thing, "__dict__") else []
     close = difflib.get_close_matches(name, known, 1)
     advice = f"; did you mean {close[0]!r}?" if close else ""
-    if not close and discovery.has_main_block(module):
-        advice = (
+    if discovery.has_main_block(module):
+        advice += (
             '; is it made under `if __name__ == "__main__":`? That block does not run here: make the graph '
             "before it"
         )

@@ -56,7 +56,7 @@ def _illegal_names(wiring: Wiring) -> list[str]:
 
 def _why_illegal(name: object) -> str:
     if not isinstance(name, str):
-        return f"which is a {type(name).__name__}; a name is a string"
+        return f"which is of type {type(name).__name__}; a name is a string"
     if name in RESERVED_NAMES:
         return "which is reserved for an end of the graph; choose another"
     if len(name) > MAX_NAME_LENGTH:

@@ -71,6 +71,14 @@ class Wiring:
         return tuple(vertex for vertex in self.vertices if id(vertex) not in left)
 
     @cached_property
+    def fans_from(self) -> dict[int, list[Fan]]:
+        """The fans that leave each vertex, by its identity; none for an end."""
+        leaving: dict[int, list[Fan]] = {}
+        for fan in self.fans:
+            leaving.setdefault(id(fan.source), []).append(fan)
+        return leaving
+
+    @cached_property
     def order(self) -> tuple[Vertex, ...]:
         """The vertices in topological order, as near to the written order as possible; cycles come last."""
         rank = {id(vertex): place for place, vertex in enumerate(self.vertices)}
@@ -249,7 +257,7 @@ def _explained(thing: object) -> tuple[str, str, str]:
     if callable(thing):
         said = f"{describe(thing)} is a function, not a node; a router stands in the list it chooses from"
         return said, "a | route", "a | [b, c, route]"
-    return f"{_shown(thing)} is a {type(thing).__name__}, not a node", f"a | {_shown(thing)}", "a | b"
+    return f"{_shown(thing)} (of type {type(thing).__name__}) is not a node", f"a | {_shown(thing)}", "a | b"
 
 
 def _empty_list() -> str:

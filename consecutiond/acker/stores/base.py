@@ -219,7 +219,7 @@ def numbers_after(appends: list[Append], next_chunk: int, next_position: int) ->
         if chunk.id < next_chunk or chunk.first < next_position or chunk.count < 1:
             raise StoreError(
                 f"chunk {chunk.id} with {chunk.count} roots from position {chunk.first} was not recorded: "
-                f"the store goes on at chunk {next_chunk} and position {next_position}, and uses no number twice. "
+                f"the store goes on at chunk {next_chunk}, position {next_position}; numbers are used once. "
                 "Probably two ackers write to this store, or one missed a commit: stop both, start one."
             )
         next_chunk, next_position = chunk.id + 1, chunk.first + chunk.count

@@ -1,0 +1,95 @@
+"""Who feeds the acker: sequences, duplicates, and receipts that are withheld when the backlog is full."""
+
+from collections.abc import Callable, Iterator
+
+from consecutiond.acker.stores.base import Origin
+from consecutiond_broker import wire
+
+
+class Producer:
+    """One producer, as long as the acker lives."""
+
+    __slots__ = ("end", "id", "inside", "peer", "queued", "receipted", "recorded", "wait")
+
+    def __init__(self, identity: bytes, recorded: int, *, inside: bool) -> None:
+        self.id = identity
+        self.inside = inside
+        self.peer = b""
+        #: the newest batch that is in the log or on its way to it
+        self.queued = recorded
+        self.recorded = recorded
+        self.receipted = recorded
+        self.end = False
+        self.wait = False
+
+    def origin(self, seq: int) -> Origin:
+        """Note that a batch is on its way to the log, and return what is recorded with it."""
+        self.queued = seq
+        return Origin(self.id, seq)
+
+    def record(self, seq: int) -> None:
+        """The batch is safe."""
+        self.recorded = seq
+
+
+class Producers:
+    """All producers.
+
+    Args:
+        send: ``(peer, head)``; a peer that is gone greets again.
+        max_backlog: bytes; above it only producers inside the graph get receipts.
+    """
+
+    def __init__(self, send: Callable[[bytes, wire.Head], bool], max_backlog: int) -> None:
+        self._send, self._max_backlog = send, max_backlog
+        self._known: dict[bytes, Producer] = {}
+        self._by_peer: dict[bytes, Producer] = {}
+
+    def join(self, peer: bytes, identity: bytes, recorded: int, *, inside: bool) -> int:
+        """Admit a producer; return the number of its last batch that is recorded."""
+        producer = self._known.get(identity)
+        if producer is None:
+            producer = self._known[identity] = Producer(identity, recorded, inside=inside)
+        producer.peer = peer
+        producer.receipted = producer.recorded
+        self._by_peer[peer] = producer
+        return producer.recorded
+
+    def expecting(self, peer: bytes, head: wire.Append) -> Producer | None:
+        """Return the producer if this is its next batch; one that came twice, or out of order, is passed over."""
+        producer = self._by_peer.get(peer)
+        if producer is None or producer.id != head.producer or head.seq != producer.queued + 1:
+            return None
+        return producer
+
+    def send_receipts(self, backlog: int) -> None:
+        """Send what receipts are due."""
+        for producer in self._by_peer.values():
+            if producer.recorded > producer.receipted and (producer.inside or backlog <= self._max_backlog):
+                producer.receipted = producer.recorded
+                self._send(producer.peer, wire.Receipt(producer.recorded))
+
+    def ended(self, peer: bytes, *, wait: bool) -> None:
+        """A producer has nothing more."""
+        producer = self._by_peer.get(peer)
+        if producer is None:
+            return
+        if wait:
+            producer.end = producer.wait = True
+        else:
+            del self._by_peer[peer]
+            self._known.pop(producer.id, None)
+
+    @property
+    def input_ended(self) -> bool:
+        """Whether the input is over: somebody waits for the end, and nobody else is feeding."""
+        outside = [producer for producer in self._by_peer.values() if not producer.inside]
+        return bool(outside) and all(producer.end for producer in outside)
+
+    def peers(self) -> Iterator[bytes]:
+        """Yield the peers outside the graph."""
+        return (peer for peer, producer in self._by_peer.items() if not producer.inside)
+
+    def waiting_peers(self) -> list[bytes]:
+        """Return the peers that wait for the end."""
+        return [peer for peer, producer in self._by_peer.items() if producer.wait]

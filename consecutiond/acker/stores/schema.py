@@ -1,0 +1,143 @@
+"""The tables of the SQLite store: how they are created, told apart from others, written and read."""
+
+import json
+import secrets
+import sqlite3
+from typing import Any
+
+from msgspec.structs import astuple
+
+from consecutiond.acker.stores.base import FIRST_NUMBER, Chunk, Failed, OpenChunk, StoreError, printable
+
+#: "cons" in ASCII; SQLite keeps it in the header of the file, where `file` and we can read it.
+APPLICATION_ID = 0x636F6E73
+#: Raised by every change of the tables below; a file of another version is refused, never guessed at.
+SCHEMA_VERSION = 1
+#: bytes; 512 to 65536. A body of 20 kB to 1 MiB is a chain of pages; 16 kB pages measured best over both.
+PAGE_SIZE = 16384
+
+_FAILED_COLUMNS = """
+    position INTEGER PRIMARY KEY, attempts INTEGER NOT NULL, entry TEXT NOT NULL, body BLOB NOT NULL,
+    due REAL NOT NULL, node TEXT NOT NULL, kind TEXT NOT NULL, error TEXT NOT NULL, traceback TEXT NOT NULL,
+    failed_at REAL NOT NULL
+"""
+
+# Bodies have a table of their own, so that a new bitmap rewrites a short row and not a megabyte. The counts
+# of waiting and dead rows are kept by triggers: counting would read every leaf of tables full of bodies.
+_TABLES = (
+    """CREATE TABLE counters (one INTEGER PRIMARY KEY CHECK (one = 1), salt BLOB NOT NULL,
+       next_chunk INTEGER NOT NULL, next_position INTEGER NOT NULL,
+       accepted INTEGER NOT NULL DEFAULT 0, completed INTEGER NOT NULL DEFAULT 0,
+       failed INTEGER NOT NULL DEFAULT 0, waiting INTEGER NOT NULL DEFAULT 0)""",
+    """CREATE TABLE chunks (id INTEGER PRIMARY KEY, first INTEGER NOT NULL, count INTEGER NOT NULL,
+       entry TEXT NOT NULL, done BLOB NOT NULL DEFAULT x'')""",
+    "CREATE TABLE bodies (chunk INTEGER PRIMARY KEY, body BLOB NOT NULL)",
+    "CREATE TABLE producers (producer BLOB PRIMARY KEY, sequence INTEGER NOT NULL) WITHOUT ROWID",
+    f"CREATE TABLE waiting ({_FAILED_COLUMNS})",
+    f"CREATE TABLE dead ({_FAILED_COLUMNS})",
+    *(
+        f"""CREATE TRIGGER {table}_{event.lower()} AFTER {event} ON {table}
+            BEGIN UPDATE counters SET {counter} = {counter} {change}; END"""  # noqa: S608 - our own names
+        for table, counter in (("waiting", "waiting"), ("dead", "failed"))
+        for event, change in (("INSERT", "+ 1"), ("DELETE", "- 1"))
+    ),
+)
+
+INSERT_CHUNK = "INSERT INTO chunks (id, first, count, entry) VALUES (?, ?, ?, ?)"
+INSERT_BODY = "INSERT INTO bodies (chunk, body) VALUES (?, ?)"
+KEEP_SEQUENCE = """INSERT INTO producers (producer, sequence) VALUES (?, ?)
+    ON CONFLICT (producer) DO UPDATE SET sequence = max(sequence, excluded.sequence)"""
+COUNT = """UPDATE counters SET next_chunk = ?, next_position = ?,
+    accepted = accepted + ?, completed = completed + ?"""
+GET_CHUNKS = "SELECT id, first, count, entry, done FROM chunks WHERE id > ? ORDER BY id LIMIT ?"
+
+_COLUMNS = Failed.__struct_fields__
+_NAMES = ", ".join(_COLUMNS)
+_EXCLUDED = ", ".join(f"excluded.{name}" for name in _COLUMNS)
+# Not INSERT OR REPLACE: that deletes without firing the trigger that counts.
+_PUT = (
+    f"INSERT INTO {{table}} ({_NAMES}) VALUES ({', '.join('?' * len(_COLUMNS))}) "  # noqa: S608 - our own names
+    f"ON CONFLICT (position) DO UPDATE SET ({_NAMES}) = ({_EXCLUDED})"
+)
+_GET = f"SELECT {_NAMES} FROM {{table}} WHERE position > ? ORDER BY position LIMIT ?"  # noqa: S608 - our own
+PUT_WAITING, PUT_DEAD = _PUT.format(table="waiting"), _PUT.format(table="dead")
+GET_WAITING, GET_DEAD = _GET.format(table="waiting"), _GET.format(table="dead")
+
+
+def create_if_new(connection: sqlite3.Connection) -> None:
+    """Create the tables in an empty file, in one transaction; leave any other file as it is."""
+    # The write lock first, always: two acker processes may start together, and a file that this user may
+    # only read has to fail here and not at the first commit.
+    connection.execute("BEGIN IMMEDIATE")
+    if is_empty(connection):
+        for statement in _TABLES:
+            connection.execute(statement)
+        connection.execute(
+            "INSERT INTO counters (one, salt, next_chunk, next_position) VALUES (1, ?, ?, ?)",
+            (secrets.token_bytes(8), FIRST_NUMBER, FIRST_NUMBER),
+        )
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute("COMMIT")
+
+
+def refuse_foreign(connection: sqlite3.Connection, path: str) -> None:
+    """Raise StoreError unless the file is a store of this version.
+
+    Args:
+        connection: open on the file; only read.
+        path: of the file, for the message.
+
+    Raises:
+        StoreError: the file belongs to another program, or to another version of this one.
+
+    """
+    if is_empty(connection):
+        raise StoreError(
+            f"{path} holds no store yet: the acker never finished its first start. Start the consecutor."
+        )
+    if _pragma(connection, "application_id") != APPLICATION_ID:
+        raise StoreError(
+            f"{path} is an SQLite database of another program; it was not touched. "
+            "Give the store a path of its own."
+        )
+    version = _pragma(connection, "user_version")
+    if version != SCHEMA_VERSION:
+        age = "newer" if version > SCHEMA_VERSION else "older"
+        raise StoreError(
+            f"{path} was written by {age} consecutiond (schema version {version}, this one reads "
+            f"{SCHEMA_VERSION}); it was not touched. Drain it with the version that wrote it, or move it."
+        )
+
+
+def is_empty(connection: sqlite3.Connection) -> bool:
+    """Tell whether the file holds no table and no mark of any program: it was just created."""
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    return bool(tables == 0 and _pragma(connection, "application_id") == 0)
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def chunk_row(chunk: Chunk) -> tuple[object, ...]:
+    """Return the values of `INSERT_CHUNK`; the body goes elsewhere."""
+    return chunk.id, chunk.first, chunk.count, json.dumps(chunk.entry)
+
+
+def open_chunk(row: Any) -> OpenChunk:
+    """Return the chunk that a row of `GET_CHUNKS` stands for, without its body."""
+    id, first, count, entry, done = row
+    return OpenChunk(Chunk(id, first, count, tuple(json.loads(entry)), b""), done)
+
+
+def failed_row(failed: Failed) -> tuple[object, ...]:
+    """Return the values of `PUT_WAITING` and `PUT_DEAD`."""
+    position, attempts, entry, *rest = astuple(printable(failed))
+    return position, attempts, json.dumps(entry), *rest
+
+
+def failed(row: Any) -> Failed:
+    """Return the root that a row of `GET_WAITING` or `GET_DEAD` stands for."""
+    position, attempts, entry, *rest = row
+    return Failed(position, attempts, tuple(json.loads(entry)), *rest)

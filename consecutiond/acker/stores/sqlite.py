@@ -1,0 +1,275 @@
+"""The embedded store: one SQLite file in WAL mode, durable with nothing to install."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from consecutiond.acker.stores import schema
+from consecutiond.acker.stores.base import (
+    Changes,
+    Durability,
+    Failed,
+    OpenChunk,
+    StoreError,
+    Totals,
+    numbers_after,
+)
+
+#: seconds to wait for a reader or a second opener; readers hold the file for milliseconds; 5 to 30
+BUSY_TIMEOUT_S = 10.0
+#: bytes of the write-ahead log after which it is copied into the file; 1 MiB and 16 MiB measured slower
+CHECKPOINT_BYTES = 4 * 2**20
+#: bytes to which the write-ahead log shrinks again after one huge commit
+WAL_LIMIT_BYTES = 8 * 2**20
+#: bytes of page cache; holds a few group commits, so that what comes and goes is never read from the disk
+CACHE_BYTES = 16 * 2**20
+
+#: the values of SQLite's `PRAGMA synchronous`
+_SYNCHRONOUS_NORMAL, _SYNCHRONOUS_FULL = 1, 2
+
+#: what SQLite calls a fault -> probable cause and what to do; the first prefix that fits is taken
+_REMEDIES = (
+    (
+        "SQLITE_FULL",
+        "the disk is full, or a quota is reached: make room; what was not recorded is tried again",
+    ),
+    ("SQLITE_IOERR", "the disk or the file system failed: look at free space, quota and the kernel's log"),
+    ("SQLITE_NOTADB", "the file is not an SQLite database: give the store another path, or restore a copy"),
+    (
+        "SQLITE_CORRUPT",
+        "the file is damaged: stop the consecutor, keep a copy, and try sqlite3's .recover on it",
+    ),
+    ("SQLITE_CANTOPEN", "the file and its directory must exist, and this user must be allowed to write both"),
+    ("SQLITE_READONLY", "this user must be allowed to write the file and its directory"),
+    ("SQLITE_BUSY", "another process holds the file: stop the second acker or the tool that has it open"),
+)
+
+
+class SqliteReader:
+    """Reads an SQLite store and changes nothing in it; also while an acker writes to it."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path).absolute()
+        self._open: sqlite3.Connection | None = None
+        self.salt = 0
+        self.durable = False
+
+    def open(self) -> None:
+        """Open the file, which must be a store; does nothing when it is open already."""
+        if self._open is not None:
+            return
+        with self._explained("opened"):
+            if not self._path.exists():
+                raise StoreError(f"there is no store at {self._path}: nothing was ever started with it.")
+            connection = self._connect("ro")
+            try:
+                self._prepare(connection)
+                schema.refuse_foreign(connection, str(self._path))
+                salt = connection.execute("SELECT salt FROM counters").fetchone()[0]
+            except BaseException:
+                connection.close()
+                raise
+        self.salt = int.from_bytes(salt, "little")
+        self._open = connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        """Set what the connection needs before the schema is looked at; a reader needs nothing."""
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        # The caller promises one thread at a time, not that it is the one which opened the store.
+        return sqlite3.connect(
+            f"{self._path.as_uri()}?mode={mode}",
+            uri=True,
+            timeout=BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+
+    def close(self) -> None:
+        """Close the file; does nothing when it is closed."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    def describe(self) -> str:
+        """Say in one sentence what the store is opened for."""
+        return f"SQLite file {self._path}, opened for reading only."
+
+    def next_chunk(self) -> int:
+        """Return the id at which chunks go on."""
+        return int(self._one("SELECT next_chunk FROM counters")[0])
+
+    def next_position(self) -> int:
+        """Return the position at which roots go on."""
+        return int(self._one("SELECT next_position FROM counters")[0])
+
+    def last_sequence(self, producer: bytes) -> int:
+        """Return the highest sequence recorded for a producer, 0 when it is unknown."""
+        return int(self._one("SELECT max(sequence) FROM producers WHERE producer = ?", producer)[0] or 0)
+
+    def open_chunks(self, after: int = 0, limit: int = 1000) -> list[OpenChunk]:
+        """Return up to `limit` chunks with an id above `after`, without their bodies."""
+        return [schema.open_chunk(row) for row in self._all(schema.GET_CHUNKS, after, limit)]
+
+    def body(self, chunk: int) -> bytes:
+        """Return the body of a chunk."""
+        rows = self._all("SELECT body FROM bodies WHERE chunk = ?", chunk)
+        if not rows:
+            raise StoreError(f"{self._path} holds no chunk {chunk}: it is over, or was never recorded.")
+        return bytes(rows[0][0])
+
+    def waiting(self, after: int = 0, limit: int = 1000) -> list[Failed]:
+        """Return up to `limit` roots that wait for another attempt, at positions above `after`."""
+        return [schema.failed(row) for row in self._all(schema.GET_WAITING, after, limit)]
+
+    def dead_letters(self, after: int = 0, limit: int = 1000) -> list[Failed]:
+        """Return up to `limit` dead letters at positions above `after`."""
+        return [schema.failed(row) for row in self._all(schema.GET_DEAD, after, limit)]
+
+    def totals(self) -> Totals:
+        """Return the totals as of the last commit."""
+        row = self._one("SELECT accepted, completed, failed, waiting FROM counters")
+        accepted, completed, failed, waiting = row
+        return Totals(accepted, completed, failed, waiting, accepted - completed - failed)
+
+    def _one(self, query: str, *values: object) -> Any:
+        return self._all(query, *values)[0]
+
+    def _all(self, query: str, *values: object) -> list[Any]:
+        # Fetched whole: a cursor left half-read would keep the write-ahead log from being reused.
+        with self._explained("read"):
+            return self._connection().execute(query, values).fetchall()
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._open is None:
+            raise StoreError(f"the store {self._path} is not open: call open() before using it.")
+        return self._open
+
+    @contextmanager
+    def _explained(self, done: str) -> Iterator[None]:
+        """Turn whatever SQLite raises into a StoreError that says what to do."""
+        try:
+            yield
+        except (sqlite3.Error, OSError, OverflowError) as error:
+            name = getattr(error, "sqlite_errorname", type(error).__name__)
+            remedy = next((text for prefix, text in _REMEDIES if name.startswith(prefix)), "")
+            if isinstance(error, PermissionError):
+                remedy = "this user must be allowed to write the file and its directory"
+            reason = f"{error} ({name})" + (f". Probably {remedy}" if remedy else "")
+            raise StoreError(f"the store {self._path} could not be {done}: {reason}.") from error
+
+
+class SqliteStore(SqliteReader):
+    """The acker's `Store` in one SQLite file.
+
+    Invariants: one commit is one transaction, begun with the write lock; the file and its companions have
+    mode 0600; deleted pages are used again, so the file is as large as the log once was and no larger.
+    """
+
+    def __init__(self, path: str | Path, durability: Durability) -> None:
+        super().__init__(path)
+        self.durable = durability == "durable"
+
+    def open(self) -> None:
+        """Open the file, created if need be; does nothing when it is open already."""
+        if self._open is None:
+            with self._explained("opened"):
+                _create_private(self._path)
+        super().open()
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        return super()._connect("rw")
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        # First of all, because the write-ahead log would already be a change to somebody else's file.
+        if not schema.is_empty(connection):
+            schema.refuse_foreign(connection, str(self._path))
+        synchronous = _SYNCHRONOUS_FULL if self.durable else _SYNCHRONOUS_NORMAL
+        connection.execute(f"PRAGMA page_size = {schema.PAGE_SIZE}")
+        journal = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if journal != "wal":
+            raise StoreError(
+                f"{self._path} cannot have a write-ahead log (it stays in mode {journal!r}). Probably its "
+                "file system is a network one: put the store on a local disk."
+            )
+        page = connection.execute("PRAGMA page_size").fetchone()[0]
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_BYTES // page}")
+        connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_BYTES // 1024}")
+        # Some builds overwrite what is deleted with zeros, which would write every body twice.
+        connection.execute("PRAGMA secure_delete = OFF")
+        schema.create_if_new(connection)
+
+    def describe(self) -> str:
+        """Say in one sentence what the store guarantees as it is configured."""
+        if self.durable:
+            return f"SQLite file {self._path}: a receipted item is on the disk and survives a power cut."
+        return (
+            f"SQLite file {self._path}: a receipted item survives the kill of any process; "
+            "a power cut may take the last moments."
+        )
+
+    def commit(self, changes: Changes) -> None:
+        """Apply one group in one transaction.
+
+        Raises:
+            StoreError: nothing was changed; the same `changes` may be committed again later.
+
+        """
+        connection = self._connection()
+        with self._explained("written (nothing of this group was recorded)"):
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                _apply(connection, changes)
+                connection.execute("COMMIT")
+            except BaseException:
+                # SQLite has rolled back by itself after some faults, a full disk among them.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+
+def _apply(connection: sqlite3.Connection, changes: Changes) -> None:
+    _append(connection, changes)
+    marks = [(bitmap, chunk) for chunk, bitmap in changes.done.items() if bitmap is not None]
+    over = [(chunk,) for chunk, bitmap in changes.done.items() if bitmap is None]
+    recovered = [(position,) for position in changes.recovered]
+    recovered += [(failed.position,) for failed in changes.dead]
+    connection.executemany("UPDATE chunks SET done = ? WHERE id = ?", marks)
+    connection.executemany("DELETE FROM chunks WHERE id = ?", over)
+    connection.executemany("DELETE FROM bodies WHERE chunk = ?", over)
+    connection.executemany(schema.PUT_WAITING, map(schema.failed_row, changes.waiting))
+    connection.executemany(schema.PUT_DEAD, map(schema.failed_row, changes.dead))
+    connection.executemany("DELETE FROM waiting WHERE position = ?", recovered)
+    connection.executemany("DELETE FROM producers WHERE producer = ?", [(name,) for name in changes.forget])
+
+
+def _append(connection: sqlite3.Connection, changes: Changes) -> None:
+    next_numbers = connection.execute("SELECT next_chunk, next_position FROM counters").fetchone()
+    next_numbers = numbers_after(changes.appends, *next_numbers)
+    chunks = [append.chunk for append in changes.appends]
+    origins = [append.origin for append in changes.appends if append.origin is not None]
+    connection.executemany(schema.INSERT_CHUNK, map(schema.chunk_row, chunks))
+    connection.executemany(schema.INSERT_BODY, [(chunk.id, chunk.body) for chunk in chunks])
+    connection.executemany(schema.KEEP_SEQUENCE, [(origin.producer, origin.sequence) for origin in origins])
+    accepted = sum(chunk.count for chunk in chunks)
+    connection.execute(schema.COUNT, (*next_numbers, accepted, changes.completed))
+
+
+def _create_private(path: Path) -> None:
+    """Create an empty file with mode 0600, which its companions inherit, unless there is one."""
+    try:
+        file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    except FileExistsError:
+        return
+    os.close(file)
+    # The name of the file must survive a power cut as well as its content.
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

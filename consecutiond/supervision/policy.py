@@ -1,0 +1,73 @@
+"""When a part that died is started again: capped exponential back-off with jitter; pure."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+#: doublings after which any base has reached any cap; keeps the power finite
+_MAX_DOUBLINGS: Final = 60
+
+
+@dataclass(frozen=True)
+class BackOff:
+    """The numbers of a restart policy."""
+
+    #: seconds before the restart that follows the first short life
+    base_s: float = 0.1
+    #: seconds; the longest delay
+    cap_s: float = 15.0
+    #: seconds of life after which what was before is forgiven; several times the start-up of a part
+    stable_s: float = 10.0
+    #: share of a delay that chance may take away, 0 to 1; spreads parts that died together
+    jitter: float = 0.5
+
+
+class RestartPolicy:
+    """How long each part waits before it is started again.
+
+    A part that lived for a stable time and died is started again at once. One that keeps dying early waits
+    longer each time, up to the cap, until it has lived for a stable time again.
+
+    Args:
+        random: returns a number from 0 up to, but not including, 1.
+        back_off: the numbers.
+
+    """
+
+    def __init__(self, random: Callable[[], float], back_off: BackOff | None = None) -> None:
+        self._random = random
+        self._back_off = back_off or BackOff()
+        self._started: dict[str, float] = {}
+        self._short_lives: dict[str, int] = {}
+
+    def on_start(self, name: str, now: float) -> None:
+        """Note that a part was started, `now` in monotonic seconds."""
+        self._started[name] = now
+
+    def on_exit(self, name: str, now: float) -> float:
+        """Note that a part ended.
+
+        Args:
+            name: of the part; one whose start was never noted counts as short-lived.
+            now: monotonic seconds.
+
+        Returns:
+            Seconds to wait before it is started again.
+
+        """
+        started = self._started.pop(name, now)
+        if now - started >= self._back_off.stable_s:
+            self._short_lives.pop(name, None)
+            return 0.0
+        short_lives = self._short_lives[name] = self._short_lives.get(name, 0) + 1
+        delay = self._back_off.base_s * 2.0 ** min(short_lives - 1, _MAX_DOUBLINGS)
+        return min(delay, self._back_off.cap_s) * (1.0 - self._back_off.jitter * self._random())
+
+    def short_lives(self, name: str) -> int:
+        """Return how many times in a row a part has died before it was stable; for whoever gives up."""
+        return self._short_lives.get(name, 0)
+
+    def forget(self, name: str) -> None:
+        """Drop what is known of a part that is no more."""
+        self._started.pop(name, None)
+        self._short_lives.pop(name, None)

@@ -1,0 +1,470 @@
+"""The one contract of all stores: every test here holds for every implementation."""
+
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
+
+from consecutiond.acker.stores import Store, StoreError, open_store
+from consecutiond.acker.stores.base import Append, Changes, Chunk, Failed, OpenChunk, Origin, Totals
+
+URLS: dict[str, Callable[[Path], str]] = {
+    "memory": lambda directory: "memory://",
+    "sqlite": lambda directory: f"sqlite:///{directory}/store.sqlite",
+}
+PERSISTENT = {"sqlite"}
+
+
+@pytest.fixture(params=URLS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def store(kind: str, tmp_path: Path) -> Iterator[Store]:
+    store = open_store(URLS[kind](tmp_path), "durable")
+    yield store
+    store.close()
+
+
+def append(
+    id: int, first: int, count: int = 3, origin: Origin | None = None, body: bytes = b"values"
+) -> Append:
+    return Append(Chunk(id, first, count, ("in-parse",), body), origin)
+
+
+def failed(position: int, attempts: int = 1, error: str = "ValueError: no") -> Failed:
+    return Failed(
+        position, attempts, ("in-parse", "in-count"), b"value", 12.5, "parse", "raised", error, "tb", 9.25
+    )
+
+
+def test_a_new_store_is_empty_and_numbers_from_one(store: Store) -> None:
+    assert (store.next_chunk(), store.next_position()) == (1, 1)
+    assert store.totals() == Totals(accepted=0, completed=0, failed=0, waiting=0, open=0)
+    assert store.open_chunks(0, 10) == []
+    assert store.waiting(0, 10) == store.dead_letters(0, 10) == []
+
+
+def test_a_chunk_comes_back_as_it_was_recorded_with_its_body_apart(store: Store) -> None:
+    store.commit(Changes(appends=[append(1, 1, 3, body=b"\x00\xffvalues")]))
+    assert store.open_chunks(0, 10) == [OpenChunk(Chunk(1, 1, 3, ("in-parse",), b""), b"")]
+    assert store.body(1) == b"\x00\xffvalues"
+
+
+def test_numbers_go_on_behind_gaps_and_after_every_chunk_is_deleted(store: Store) -> None:
+    store.commit(Changes(appends=[append(1, 1, 3), append(5, 10, 4)]))
+    store.commit(Changes(done={1: None, 5: None}, completed=7))
+    assert store.open_chunks(0, 10) == []
+    assert (store.next_chunk(), store.next_position()) == (6, 14)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [append(1, 4), append(2, 3), append(2, 4, count=0), append(2, 2**63 - 1, count=2)],
+    ids=["id used", "position used", "no roots", "out of range"],
+)
+def test_a_number_used_twice_or_out_of_range_is_refused_and_the_whole_group_with_it(
+    store: Store, bad: Append
+) -> None:
+    store.commit(Changes(appends=[append(1, 1)]))
+    before = snapshot(store)
+    with pytest.raises(StoreError):
+        store.commit(Changes(appends=[bad], done={1: None}, waiting=[failed(1)], completed=1))
+    assert snapshot(store) == before
+
+
+def test_a_group_whose_last_chunk_is_refused_records_none_and_the_rest_can_be_committed_again(
+    store: Store,
+) -> None:
+    good = [append(1, 1, origin=Origin(b"p", 1)), append(2, 4)]
+    with pytest.raises(StoreError, match="chunk 2"):
+        store.commit(Changes(appends=[*good, append(2, 9)]))
+    assert store.last_sequence(b"p") == 0
+    store.commit(Changes(appends=good))
+    assert [chunk.chunk.id for chunk in store.open_chunks(0, 10)] == [1, 2]
+
+
+def test_a_bitmap_replaces_the_former_one_and_leaves_the_body(store: Store) -> None:
+    store.commit(Changes(appends=[append(1, 1, 10), append(2, 11)]))
+    store.commit(Changes(done={1: b"\x01\x00"}, completed=1))
+    store.commit(Changes(done={1: b"\x05\x02"}, completed=2))
+    assert [chunk.done for chunk in store.open_chunks(0, 10)] == [b"\x05\x02", b""]
+    assert store.body(1) == b"values"
+
+
+def test_a_chunk_that_is_over_is_gone_with_its_body(store: Store) -> None:
+    store.commit(Changes(appends=[append(1, 1), append(2, 4)]))
+    store.commit(Changes(done={1: None}, completed=3))
+    assert [chunk.chunk.id for chunk in store.open_chunks(0, 10)] == [2]
+    with pytest.raises(StoreError, match="chunk 1"):
+        store.body(1)
+    assert store.body(2) == b"values"
+
+
+def test_a_chunk_may_begin_and_end_in_one_group(store: Store) -> None:
+    store.commit(Changes(appends=[append(1, 1), append(2, 4)], done={1: None, 2: b"\x01"}, completed=4))
+    assert [(chunk.chunk.id, chunk.done) for chunk in store.open_chunks(0, 10)] == [(2, b"\x01")]
+    assert store.totals() == Totals(accepted=6, completed=4, failed=0, waiting=0, open=2)
+
+
+def test_reports_on_what_the_store_does_not_hold_change_nothing(store: Store) -> None:
+    store.commit(Changes(appends=[append(1, 1)]))
+    before = snapshot(store)
+    store.commit(Changes(done={7: b"\x01", 8: None}, recovered=[99], forget=[b"nobody"]))
+    assert snapshot(store) == before
+
+
+def test_a_waiting_root_is_replaced_by_position(store: Store) -> None:
+    store.commit(Changes(appends=[append(1, 1)], done={1: b"\x01"}, waiting=[failed(1)]))
+    again = replace(failed(1, attempts=2), body=b"other", due=99.5, node="count", kind="crashed", error="")
+    store.commit(Changes(waiting=[again]))
+    assert store.waiting(0, 10) == [again]
+    assert store.totals().waiting == 1
+
+
+def test_a_recovered_root_waits_no_longer(store: Store) -> None:
+    store.commit(Changes(appends=[append(1, 1)], done={1: b"\x03"}, waiting=[failed(1), failed(2)]))
+    store.commit(Changes(recovered=[1], completed=1))
+    assert store.waiting(0, 10) == [failed(2)]
+    assert store.totals() == Totals(accepted=3, completed=1, failed=0, waiting=1, open=2)
+
+
+def test_a_dead_letter_waits_no_longer_and_is_not_open(store: Store) -> None:
+    store.commit(Changes(appends=[append(1, 1)], done={1: b"\x03"}, waiting=[failed(1), failed(2)]))
+    store.commit(Changes(dead=[failed(1, attempts=3)]))
+    assert store.waiting(0, 10) == [failed(2)]
+    assert store.dead_letters(0, 10) == [failed(1, attempts=3)]
+    assert store.totals() == Totals(accepted=3, completed=0, failed=1, waiting=1, open=2)
+
+
+def test_within_a_group_dead_and_recovered_come_after_waiting(store: Store) -> None:
+    roots = [failed(1), failed(2), failed(3)]
+    store.commit(
+        Changes(appends=[append(1, 1)], done={1: None}, waiting=roots, dead=[failed(1)], recovered=[2])
+    )
+    assert store.waiting(0, 10) == [failed(3)]
+    assert store.dead_letters(0, 10) == [failed(1)]
+
+
+def test_a_root_dead_twice_is_counted_once(store: Store) -> None:
+    store.commit(Changes(appends=[append(1, 1)], done={1: b"\x01"}, dead=[failed(1)]))
+    store.commit(Changes(dead=[failed(1, attempts=3)]))
+    assert store.dead_letters(0, 10) == [failed(1, attempts=3)]
+    assert store.totals() == Totals(accepted=3, completed=0, failed=1, waiting=0, open=2)
+
+
+def test_a_producers_sequence_is_its_highest_until_it_says_goodbye(store: Store) -> None:
+    first, second, late = (Origin(b"p\x00", sequence) for sequence in (1, 2, 1))
+    store.commit(Changes(appends=[append(1, 1, origin=first), append(2, 4, origin=second)]))
+    store.commit(Changes(appends=[append(3, 7, origin=late), append(4, 10, origin=Origin(b"q", 8))]))
+    assert [store.last_sequence(producer) for producer in (b"p\x00", b"q", b"unknown")] == [2, 8, 0]
+    store.commit(Changes(forget=[b"p\x00"]))
+    assert [store.last_sequence(producer) for producer in (b"p\x00", b"q")] == [0, 8]
+
+
+def test_goodbye_comes_after_the_appends_of_its_group(store: Store) -> None:
+    store.commit(Changes(appends=[append(1, 1, origin=Origin(b"p", 1))], forget=[b"p"]))
+    assert store.last_sequence(b"p") == 0
+
+
+def test_pages_are_in_order_start_behind_after_and_miss_nothing(store: Store) -> None:
+    store.commit(Changes(appends=[append(id, id, 1) for id in range(1, 8)]))
+    store.commit(Changes(waiting=[failed(position) for position in (6, 1, 4, 2)]))
+    store.commit(Changes(dead=[failed(position) for position in (7, 3, 5)]))
+    assert [chunk.chunk.id for chunk in store.open_chunks(2, 3)] == [3, 4, 5]
+    assert [row.position for row in store.waiting(0, 2)] == [1, 2]
+    assert [row.position for row in store.waiting(2, 2)] == [4, 6]
+    assert [row.position for row in store.dead_letters(3, 9)] == [5, 7]
+    assert store.open_chunks(7, 3) == []
+
+
+def test_text_that_no_utf8_carries_does_not_stop_a_commit_and_stays_readable(store: Store) -> None:
+    """A traceback may hold a file name that is not UTF-8: the root must reach the dead letters."""
+    odd = replace(failed(1), error="open '\udcff' \x00 ü", entry=("a,b", "ü"))
+    store.commit(Changes(appends=[append(1, 1)], waiting=[odd, failed(2)], dead=[odd]))
+    letter = store.dead_letters(0, 10)[0]
+    assert letter.error == "open '\\udcff' \x00 ü"
+    assert letter.entry == ("a,b", "ü")
+
+
+def test_an_empty_group_changes_nothing(store: Store) -> None:
+    before = snapshot(store)
+    store.commit(Changes())
+    assert snapshot(store) == before
+
+
+def test_a_closed_store_refuses_everything_and_closing_or_opening_twice_is_harmless(store: Store) -> None:
+    store.open()
+    salt = store.salt
+    store.commit(Changes(appends=[append(1, 1)]))
+    store.open()
+    assert (store.salt, store.next_chunk()) == (salt, 2)
+    store.close()
+    store.close()
+    for call in (store.totals, store.next_chunk, store.next_position, lambda: store.commit(Changes())):
+        with pytest.raises(StoreError, match="not open"):
+            call()
+
+
+def test_stores_have_different_salts_of_64_bits(kind: str, tmp_path: Path) -> None:
+    salts = set()
+    for number in range(8):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        store = open_store(URLS[kind](directory), "fast")
+        salts.add(store.salt)
+        store.close()
+    assert len(salts) == 8
+    assert 2**32 < max(salts) < 2**64
+
+
+def test_what_survives_a_restart_is_everything_or_nothing(kind: str, tmp_path: Path) -> None:
+    store = open_store(URLS[kind](tmp_path), "durable")
+    store.commit(Changes(appends=[append(1, 1, origin=Origin(b"p", 3)), append(2, 4)]))
+    store.commit(Changes(done={1: b"\x03"}, waiting=[failed(1)], dead=[failed(2)]))
+    before, salt = snapshot(store), store.salt
+    store.close()
+    again = open_store(URLS[kind](tmp_path), "durable")
+    after = snapshot(again)
+    if kind in PERSISTENT:
+        assert (after, again.salt, again.last_sequence(b"p")) == (before, salt, 3)
+        assert again.body(2) == b"values"
+    else:
+        assert after["totals"].accepted == 0
+        assert again.salt != salt
+    again.close()
+
+
+def test_the_sentence_on_the_guarantee_differs_where_the_guarantee_does(kind: str, tmp_path: Path) -> None:
+    said = []
+    for durability in ("durable", "fast"):
+        store = open_store(URLS[kind](tmp_path), durability)
+        said.append((store.durable, store.describe()))
+        store.close()
+    if kind in PERSISTENT:
+        assert [durable for durable, _ in said] == [True, False]
+        assert said[0][1] != said[1][1]
+    else:
+        assert not any(durable for durable, _ in said)
+        assert "lost" in said[0][1]
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://localhost", "store.sqlite", "", "memory://x", "sqlite:/x", "SQLITE:////x"]
+)
+def test_an_unknown_url_is_refused_with_the_known_ones(url: str) -> None:
+    with pytest.raises(StoreError, match=r"memory://, sqlite:///relative/path and sqlite:////absolute/path"):
+        open_store(url, "durable")
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite://relative", "sqlite:///:memory:"])
+def test_an_sqlite_url_without_a_file_is_refused_with_the_right_forms(url: str) -> None:
+    with pytest.raises(StoreError, match=r"count the slashes"):
+        open_store(url, "durable")
+
+
+def test_a_durability_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(StoreError, match="'durable' or 'fast'"):
+        open_store("memory://", "Durable")  # type: ignore[arg-type]
+
+
+def snapshot(store: Store) -> dict[str, Any]:
+    """Everything that can be read from a store by pages of two, so that paging is exercised everywhere."""
+    return {
+        "numbers": (store.next_chunk(), store.next_position()),
+        "totals": store.totals(),
+        "chunks": pages(store.open_chunks, lambda row: row.chunk.id),
+        "waiting": pages(store.waiting, lambda row: row.position),
+        "dead": pages(store.dead_letters, lambda row: row.position),
+    }
+
+
+Row = TypeVar("Row")
+
+
+def pages(read: Callable[[int, int], list[Row]], number: Callable[[Row], int]) -> list[Row]:
+    rows: list[Row] = []
+    while page := read(number(rows[-1]) if rows else 0, 2):
+        rows += page
+    return rows
+
+
+class Model:
+    """The roots of a store as plain sets: what any store must agree with after every commit."""
+
+    def __init__(self) -> None:
+        self.chunks: dict[int, tuple[int, int, set[int]]] = {}
+        self.waiting: dict[int, Failed] = {}
+        self.dead: dict[int, Failed] = {}
+        self.sequences: dict[bytes, int] = {}
+        self.accepted = self.completed = 0
+        self.next_chunk = self.next_position = 1
+
+    def bitmap(self, id: int) -> bytes:
+        _, count, done = self.chunks[id]
+        if not done:
+            return b""
+        return sum(1 << index for index in done).to_bytes((count + 7) // 8, "little")
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Stages random but lawful changes, commits them in groups, and compares the store with the model.
+
+    The acker's life: batches arrive, roots complete, fail, recover or die, chunks end, groups are refused and
+    committed again, the process restarts. Conservation is checked after every step.
+    """
+
+    kind: str
+
+    @initialize()
+    def start(self) -> None:
+        self.directory = TemporaryDirectory()
+        self.store = self.reopened()
+        self.model, self.committed, self.changes = Model(), Model(), Changes()
+
+    def reopened(self) -> Store:
+        return open_store(URLS[self.kind](Path(self.directory.name)), "fast")
+
+    def teardown(self) -> None:
+        if hasattr(self, "store"):
+            self.store.close()
+            self.directory.cleanup()
+
+    @rule(count=st.integers(1, 20), skip=st.integers(0, 3), producer=st.sampled_from([None, b"p", b"q"]))
+    def append(self, count: int, skip: int, producer: bytes | None) -> None:
+        model = self.model
+        id, first = model.next_chunk + skip, model.next_position + skip
+        origin = None
+        if producer is not None:
+            model.sequences[producer] = model.sequences.get(producer, 0) + 1
+            origin = Origin(producer, model.sequences[producer])
+            # Goodbyes come last in a group; one that is already staged would take this append along.
+            if producer in self.changes.forget:
+                model.sequences.pop(producer)
+        self.changes.appends.append(append(id, first, count, origin, body=b"%d" % id))
+        model.chunks[id] = (first, count, set())
+        model.accepted += count
+        model.next_chunk, model.next_position = id + 1, first + count
+
+    @rule(producer=st.sampled_from([b"p", b"q"]))
+    def goodbye(self, producer: bytes) -> None:
+        self.changes.forget.append(producer)
+        self.model.sequences.pop(producer, None)
+
+    def take(self, data: st.DataObject) -> list[int]:
+        """Draw some open roots of one chunk, mark them, end a chunk that is done; return the positions."""
+        id = data.draw(st.sampled_from(sorted(self.model.chunks)))
+        first, count, done = self.model.chunks[id]
+        left = sorted(set(range(count)) - done)
+        taken = data.draw(st.lists(st.sampled_from(left), unique=True, min_size=1))
+        done.update(taken)
+        self.changes.done[id] = self.model.bitmap(id) if len(done) < count else None
+        if len(done) == count:
+            del self.model.chunks[id]
+        return [first + index for index in taken]
+
+    @precondition(lambda self: self.model.chunks)
+    @rule(data=st.data())
+    def complete(self, data: st.DataObject) -> None:
+        positions = self.take(data)
+        self.changes.completed += len(positions)
+        self.model.completed += len(positions)
+
+    @precondition(lambda self: self.model.chunks)
+    @rule(data=st.data(), at_once=st.booleans())
+    def fail(self, data: st.DataObject, at_once: bool) -> None:
+        for position in self.take(data):
+            staged, rows = (
+                (self.changes.dead, self.model.dead)
+                if at_once
+                else (self.changes.waiting, self.model.waiting)
+            )
+            rows[position] = failed(position)
+            staged.append(rows[position])
+
+    @precondition(lambda self: self.model.waiting)
+    @rule(data=st.data(), end=st.sampled_from(["again", "recover", "die"]))
+    def retry(self, data: st.DataObject, end: str) -> None:
+        position = data.draw(st.sampled_from(sorted(self.model.waiting)))
+        row = self.model.waiting.pop(position)
+        row = replace(row, attempts=row.attempts + 1)
+        if end == "again":
+            self.model.waiting[position] = row
+            self.changes.waiting.append(row)
+        elif end == "die":
+            self.model.dead[position] = row
+            self.changes.dead.append(row)
+        else:
+            self.changes.recovered.append(position)
+            self.changes.completed += 1
+            self.model.completed += 1
+
+    @rule()
+    def commit(self) -> None:
+        self.store.commit(self.changes)
+        self.changes = Changes()
+        self.committed = copy.deepcopy(self.model)
+
+    @precondition(lambda self: self.model.next_chunk > 1)
+    @rule()
+    def commit_is_refused(self) -> None:
+        refused = copy.copy(self.changes)
+        refused.appends = [*refused.appends, append(1, 1)]
+        with pytest.raises(StoreError):
+            self.store.commit(refused)
+
+    @precondition(lambda self: self.kind in PERSISTENT)
+    @rule()
+    def reopen(self) -> None:
+        salt = self.store.salt
+        self.store.close()
+        self.store = self.reopened()
+        assert self.store.salt == salt
+
+    @invariant()
+    def the_store_agrees_with_the_model(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        model, found = self.committed, snapshot(self.store)
+        assert found["numbers"] == (model.next_chunk, model.next_position)
+        assert [(row.chunk.id, row.done) for row in found["chunks"]] == [
+            (id, model.bitmap(id)) for id in sorted(model.chunks)
+        ]
+        assert found["waiting"] == [model.waiting[position] for position in sorted(model.waiting)]
+        assert found["dead"] == [model.dead[position] for position in sorted(model.dead)]
+        assert all(self.store.body(id) == b"%d" % id for id in model.chunks)
+        for producer in (b"p", b"q"):
+            assert self.store.last_sequence(producer) == model.sequences.get(producer, 0)
+
+    @invariant()
+    def accepted_is_completed_and_failed_and_open(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        totals, found = self.store.totals(), snapshot(self.store)
+        assert totals.accepted == totals.completed + totals.failed + totals.open == self.committed.accepted
+        marked = sum(int.from_bytes(row.done, "little").bit_count() for row in found["chunks"])
+        in_chunks = sum(row.chunk.count for row in found["chunks"]) - marked
+        assert totals.open == in_chunks + len(found["waiting"])
+        assert (totals.waiting, totals.failed) == (len(found["waiting"]), len(found["dead"]))
+
+
+def machine(kind: str) -> Any:
+    """A test case of the state machine for one kind of store."""
+    case: Any = type(f"Machine{kind}", (StoreMachine,), {"kind": kind})
+    case = case.TestCase
+    case.settings = settings(
+        max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    return case
+
+
+TestMemoryAgreesWithAModel = machine("memory")
+TestSqliteAgreesWithAModel = machine("sqlite")
