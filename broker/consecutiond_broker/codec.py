@@ -1,7 +1,7 @@
 """How values become bytes: one msgpack array a batch."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -10,6 +10,8 @@ from consecutiond_broker.errors import CodecError
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[list[Any]] = msgspec.msgpack.Decoder(list[Any])
 _raw: msgspec.msgpack.Decoder[list[msgspec.Raw]] = msgspec.msgpack.Decoder(list[msgspec.Raw])
+#: What decoding raises: ValueError for text that is not UTF-8, RecursionError for values nested too deep.
+_UNREADABLE: Final = (msgspec.DecodeError, ValueError, RecursionError)
 
 
 def encode(values: Sequence[Any]) -> bytes:
@@ -48,7 +50,7 @@ def decode(body: bytes) -> list[Any]:
     """
     try:
         return _decoder.decode(body)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise CodecError(f"a batch of {len(body)} bytes cannot be decoded: {error}") from None
 
 
@@ -56,7 +58,7 @@ def split(body: bytes) -> list[msgspec.Raw]:
     """Cut a batch into its encoded values, without decoding them."""
     try:
         return _raw.decode(body)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise CodecError(f"a batch of {len(body)} bytes cannot be cut: {error}") from None
 
 

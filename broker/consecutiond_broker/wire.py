@@ -340,6 +340,9 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Head] = msgspec.msgpack.Decoder(Head)
 _fails: msgspec.msgpack.Decoder[list[Fail]] = msgspec.msgpack.Decoder(list[Fail])
 
+#: What decoding raises: ValueError for text that is not UTF-8, RecursionError for arrays nested too deep.
+_UNREADABLE: Final = (msgspec.DecodeError, ValueError, RecursionError)
+
 #: Encode one head to its frame.
 pack = _encoder.encode
 
@@ -358,7 +361,7 @@ def unpack(frames: list[bytes]) -> Head:
     """
     try:
         head = _decoder.decode(frames[0])
-    except (msgspec.DecodeError, IndexError) as error:
+    except (*_UNREADABLE, IndexError) as error:
         raise WireError(f"a message of {len(frames)} frames has no head that I know: {error}") from None
     expected = _FRAMES.get(type(head), 0)
     if type(head) is Reports:
@@ -385,5 +388,5 @@ def unpack_fails(frame: bytes) -> list[Fail]:
         return []
     try:
         return _fails.decode(frame)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise WireError(f"the failures of a report cannot be read: {error}") from None

@@ -1,1 +1,1 @@
-"""Supervision: the root of the process tree, how it is configured and spoken to, and when a part is restarted."""
+"""Supervision: the root of the process tree, how one speaks to it, and when a part is started again."""

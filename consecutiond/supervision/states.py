@@ -1,4 +1,4 @@
-"""What the parts of supervision share: the program, the root's options, names and exit codes; imports nothing."""
+"""What the parts of supervision share: program, root options, names, exit codes; imports nothing."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -22,7 +22,7 @@ EXIT_ORPHAN: Final = 5
 
 @dataclass(frozen=True)
 class Program:
-    """One process under the root; never part of a group of programs, since a group cannot grow while it runs."""
+    """One process under the root; never part of a group, since a group cannot grow while it runs."""
 
     #: unique; no white space, none of ``: / [ ] %``
     name: str

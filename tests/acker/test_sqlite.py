@@ -183,7 +183,7 @@ def die(statement):
 store.open()
 store._connection().set_trace_callback(die)
 # More than the page cache holds, so that half the group is in the write-ahead log when the end comes.
-chunks = [Append(Chunk(id, id, 1, ("in",), b"x" * 2**20), None) for id in range(2, 42)]
+chunks = [Append(Chunk(id, id, 1, ("in",), b"x" * 2**20), None) for id in range(2, 26)]
 store.commit(Changes(appends=chunks, done={1: None}, completed=1))
 print("not killed")
 """
@@ -236,7 +236,7 @@ def test_the_log_shrinks_again_after_one_huge_group(path: Path, store: SqliteSto
     log = Path(f"{path}-wal")
     assert log.stat().st_size > 40 * MIB
     store.commit(Changes(appends=[append(41)]))
-    assert log.stat().st_size <= sqlite_store.WAL_LIMIT_BYTES
+    assert log.stat().st_size <= 8 * MIB
 
 
 def test_a_new_bitmap_does_not_write_the_body_again(path: Path, store: SqliteStore) -> None:

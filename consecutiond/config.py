@@ -1,0 +1,79 @@
+"""The one definition of every option: its name, default, range, unit and meaning."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from consecutiond_broker.errors import ConsecutiondError
+
+
+class ConfigError(ConsecutiondError):
+    """Options are wrong; the text names every one of them."""
+
+
+class Settings(BaseSettings):
+    """All options of a consecutor. Each can be set in code or as ``CONSECUTIOND_NAME`` in the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="CONSECUTIOND_", extra="forbid", frozen=True)
+
+    id: str = Field("", description="name of the consecutor and of its directory; default: the target's name")
+    dir: Path = Field(Path(".consecution"), description="where the directories of consecutors are")
+    architecture: Literal["process"] = Field("process", description="how the parts run: each in a process")
+    store: str = Field(
+        "sqlite", description="the input log: `sqlite` (in the directory), `sqlite:////path` or `memory://`"
+    )
+    durability: Literal["durable", "fast"] = Field(
+        "durable",
+        description="`durable`: on disk before the receipt; `fast`: a power cut may take the last second",
+    )
+    max_pending: int = Field(20_000, ge=1, description="open roots at which emission stops")
+    max_backlog: int = Field(8 << 20, ge=1024, description="bytes recorded and not emitted at which producers wait")
+    max_attempts: int = Field(3, ge=1, description="failures after which a root is kept as failed")
+    retry_backoff_s: float = Field(0.1, ge=0, description="seconds before the second attempt; doubled each time")
+    retry_backoff_max_s: float = Field(60.0, ge=0, description="seconds between attempts at the utmost")
+    batch_items: int = Field(1024, ge=1, le=4096, description="items in one message at the utmost")
+    batch_bytes: int = Field(1 << 20, ge=1024, description="bytes aimed at for one message")
+    batch_s: float = Field(0.02, gt=0, description="seconds of work aimed at for one message")
+    max_message: int = Field(48 << 20, ge=1 << 16, description="bytes of the largest single value")
+    edge_window: int = Field(4, ge=1, description="messages that each sender may have queued at a broker")
+    worker_window: int = Field(3, ge=1, description="messages in a worker's hands per incoming edge")
+    heartbeat_s: float = Field(0.5, gt=0, le=60, description="seconds between heartbeats")
+    start_timeout_s: float = Field(60.0, gt=0, description="seconds until every part must be up")
+    stop_timeout_s: float = Field(60.0, gt=0, description="seconds that a stop may drain before parts are killed")
+
+    @field_validator("dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        """Children run elsewhere, so the path is made absolute where it is given."""
+        return value.expanduser().absolute()
+
+    @field_validator("id")
+    @classmethod
+    def _legal(cls, value: str) -> str:
+        from consecutiond.rundir import RunDirError, check_id
+
+        try:
+            return check_id(value) if value else value
+        except RunDirError as error:
+            raise ValueError(str(error)) from None
+
+
+def load_settings(options: dict[str, Any]) -> Settings:
+    """Make the settings from options given in code, then the environment, then the defaults.
+
+    Raises:
+        ConfigError: with every fault, each by its option.
+    """
+    try:
+        return Settings(**options)
+    except ValidationError as error:
+        lines = []
+        for fault in error.errors():
+            name = ".".join(str(part) for part in fault["loc"])
+            if fault["type"] == "extra_forbidden":
+                lines.append(f"  {name}: there is no such option; there are {', '.join(sorted(Settings.model_fields))}")
+            else:
+                lines.append(f"  {name}: {fault['msg'].removeprefix('Value error, ')} (given: {fault['input']!r})")
+        raise ConfigError("the configuration is wrong:\n" + "\n".join(lines)) from None

@@ -1,0 +1,20 @@
+"""What the heart has to know; apart from the heart itself, so that making a plan imports no supervision."""
+
+import msgspec
+
+
+class HeartOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Options of the heart."""
+
+    part: str
+    alive_uri: str
+    control_uri: str
+    acker_uri: str
+    supervisor_socket: str
+    pid_dir: str
+    #: every part that must be up before input is read
+    parts: tuple[str, ...]
+    #: of these, the ones that live in the calling process and are not restarted
+    local_parts: tuple[str, ...]
+    start_timeout_s: float
+    stop_timeout_s: float

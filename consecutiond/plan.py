@@ -1,0 +1,185 @@
+"""Graph and configuration become programs with endpoints: a pure value that can be printed."""
+
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from consecutiond.acker.service import AckerOptions
+from consecutiond.config import Settings
+from consecutiond.heartoptions import HeartOptions
+from consecutiond.supervision.states import HEART, Program
+from consecutiond_broker.options import BrokerOptions
+from consecutiond_nodes.graph import Graph
+from consecutiond_nodes.worker import EdgeEnd, WorkerOptions
+
+#: the edge on which everything that is written to an output travels
+OUTPUT_EDGE: Final = "*->output"
+ACKER: Final = "acker"
+OUTPUT: Final = "output"
+
+#: threads that numerical libraries may start in a child: none of the parts computes with them
+_ONE_THREAD: Final = {name: "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Everything that runs, and what each part has to know."""
+
+    #: part name -> its options
+    parts: dict[str, Any]
+    programs: tuple[Program, ...]
+    acker_uri: str
+    control_uri: str
+    #: options of the worker that appends to the containers, or None
+    output: WorkerOptions | None
+
+    def to_json(self) -> bytes:
+        """Return the plan file, in which every child finds its own options."""
+        return msgspec.json.format(msgspec.json.encode({"parts": self.parts}), indent=1)
+
+
+class Places(msgspec.Struct, frozen=True):
+    """The paths that a plan needs."""
+
+    #: gives the URI of a socket by name
+    uri: Callable[[str], str]
+    plan: str
+    pid_dir: str
+    supervisor_socket: str
+    #: the store's URL
+    store: str
+
+
+def input_edge(graph: Graph) -> str:
+    """Return the name of the edge at which the input enters."""
+    return f"input->{graph.root.name}"
+
+
+def make_plan(
+    graph: Graph, settings: Settings, target: str, outputs: tuple[str, ...] | None, places: Places, *, local_output: bool
+) -> Plan:
+    """Decide every process, socket and option.
+
+    Args:
+        graph: a valid graph.
+        settings: the options.
+        target: how workers import the graph.
+        outputs: names of the registered outputs; None takes every name; an empty tuple has no output edge.
+        places: where things are.
+        local_output: the containers are in the calling process, which runs the output worker itself.
+    """
+    return _Planner(graph, settings, target, outputs, places).make(local_output=local_output)
+
+
+class _Planner:
+    def __init__(
+        self, graph: Graph, settings: Settings, target: str, outputs: tuple[str, ...] | None, places: Places
+    ) -> None:
+        self.graph, self.settings, self.target, self.outputs, self.places = graph, settings, target, outputs, places
+        self.input_edge = input_edge(graph)
+        #: edge name -> the node it leads to
+        self.edges = {self.input_edge: graph.root.name, **{edge.name: edge.downstream for edge in graph.edges}}
+        if outputs is None or outputs:
+            self.edges[OUTPUT_EDGE] = OUTPUT
+        self.uris = {name: places.uri("edge-" + name.replace("->", "-").replace("*", "any")) for name in self.edges}
+        self.workers = {
+            name: tuple(f"{name}.{k}" for k in range(node.num_workers)) for name, node in graph.nodes.items()
+        }
+        self.acker_uri, self.heart_uri = places.uri(ACKER), places.uri("alive")
+        self.control_uri = places.uri("control")
+        self.common = {"heart_uri": self.heart_uri, "pid_dir": places.pid_dir, "heartbeat_s": settings.heartbeat_s}
+
+    def make(self, *, local_output: bool) -> Plan:
+        acker = self._acker()
+        brokers = [self._broker(name) for name in self.edges]
+        workers = [self._worker(name, worker) for name in self.graph.nodes for worker in self.workers[name]]
+        output = self._output() if OUTPUT_EDGE in self.edges else None
+        if output is not None and not local_output:
+            workers.append(output)
+        parts = [acker, *brokers, *workers]
+        heart = HeartOptions(
+            part=HEART, alive_uri=self.heart_uri, control_uri=self.control_uri, acker_uri=self.acker_uri,
+            supervisor_socket=self.places.supervisor_socket, pid_dir=self.places.pid_dir,
+            parts=tuple(part.part for part in parts) + ((OUTPUT,) if output is not None and local_output else ()),
+            local_parts=(OUTPUT,) if output is not None and local_output else (),
+            start_timeout_s=self.settings.start_timeout_s, stop_timeout_s=self.settings.stop_timeout_s,
+        )  # fmt: skip
+        programs = (
+            self._program(HEART, "consecutiond.supervision.heart", 1, autorestart=True),
+            self._program(ACKER, "consecutiond.acker", 10),
+            *(self._program(part.part, "consecutiond_broker", 20) for part in brokers),
+            *(
+                self._program(part.part, "consecutiond.output" if part.part == OUTPUT else "consecutiond_nodes", 30)
+                for part in workers
+            ),
+        )
+        options = {part.part: part for part in (heart, *parts)}
+        return Plan(options, programs, self.acker_uri, self.control_uri, output)
+
+    def _program(self, name: str, module: str, priority: int, *, autorestart: bool = False) -> Program:
+        argv = (sys.executable, "-m", module, self.places.plan, name)
+        return Program(name, argv, env=dict(_ONE_THREAD), autorestart=autorestart, priority=priority)
+
+    def _acker(self) -> AckerOptions:
+        s = self.settings
+        return AckerOptions(
+            part=ACKER, uri=self.acker_uri, store=self.places.store, durability=s.durability,
+            reach=self._reach(), input_edge=self.input_edge, targets=self.edges, nodes=self.workers,
+            max_pending=s.max_pending, max_backlog=s.max_backlog, max_attempts=s.max_attempts,
+            retry_backoff_s=s.retry_backoff_s, retry_backoff_max_s=s.retry_backoff_max_s,
+            max_message=2 * s.max_message, **self.common,
+        )  # fmt: skip
+
+    def _broker(self, name: str) -> BrokerOptions:
+        part = "broker-" + name.replace("->", "-").replace("*", "any")
+        return BrokerOptions(
+            part=part, edge=name, uri=self.uris[name], acker_uri=self.acker_uri, window=self.settings.edge_window,
+            acker_window=2 * self.settings.edge_window, max_message=2 * self.settings.max_message, **self.common,
+        )  # fmt: skip
+
+    def _worker(self, node: str, worker: str) -> WorkerOptions:
+        upstream = [name for name, target in self.edges.items() if target == node]
+        downstream = {edge.downstream: self._end(edge.name) for edge in self.graph.edges if edge.upstream == node}
+        return self._worker_options(
+            part=f"node-{worker}", worker=worker, node=node, upstream=upstream, downstream=downstream,
+            output=self._end(OUTPUT_EDGE) if OUTPUT_EDGE in self.edges else None,
+        )  # fmt: skip
+
+    def _output(self) -> WorkerOptions:
+        return self._worker_options(
+            part=OUTPUT, worker=OUTPUT, node=OUTPUT, upstream=[OUTPUT_EDGE], downstream={}, output=None
+        )
+
+    def _worker_options(
+        self, *, part: str, worker: str, node: str, upstream: list[str], downstream: dict[str, EdgeEnd],
+        output: EdgeEnd | None,
+    ) -> WorkerOptions:  # fmt: skip
+        s = self.settings
+        return WorkerOptions(
+            part=part, worker=worker, node=node, target=self.target,
+            upstream=tuple(self._end(name) for name in upstream), downstream=downstream, output=output,
+            outputs=self.outputs, acker_uri=self.acker_uri, window=s.worker_window, batch_items=s.batch_items,
+            batch_s=s.batch_s, batch_bytes=s.batch_bytes, max_message=s.max_message, **self.common,
+        )  # fmt: skip
+
+    def _end(self, name: str) -> EdgeEnd:
+        return EdgeEnd(name, self.uris[name])
+
+    def _reach(self) -> dict[str, tuple[str, ...]]:
+        """For every edge: the edges at which a root can enter and come to it."""
+        into: dict[str, set[str]] = {name: set() for name in self.graph.nodes}
+        for edge in self.graph.edges:
+            into[edge.downstream].add(edge.upstream)
+        above: dict[str, set[str]] = {}
+        for node in self.graph.nodes:  # topological, so everything above a node is known before it
+            above[node] = {node}.union(*(above[name] for name in into[node]))
+        reach = {}
+        for name, target in self.edges.items():
+            if name == OUTPUT_EDGE:
+                reach[name] = tuple(self.edges)
+            else:
+                source = name.rpartition("->")[0]
+                nodes = above.get(source, set())
+                reach[name] = (name, *(other for other, to in self.edges.items() if to in nodes and other != name))
+        return reach
