@@ -11,6 +11,7 @@ from consecutiond_broker import child
 from consecutiond_broker.epochs import next_epoch
 from consecutiond_broker.errors import ConsecutiondError
 from consecutiond_broker.pulse import Pulse
+from consecutiond_broker.wake import Wake
 from consecutiond_nodes.outputs import Container, OutputNode
 from consecutiond_nodes.ports import Who
 from consecutiond_nodes.worker import Worker, WorkerOptions
@@ -30,6 +31,8 @@ class OutputThread:
         # No cell: when this process dies, the whole consecutor goes with it.
         who = Who(options.worker, epoch, pid, started, "")
         self._worker = Worker(options, OutputNode(containers, other), (), who, context)
+        self._wake = Wake()
+        self._worker.listen(self._wake)
         self._pulse = Pulse(
             context, options.heart_uri, options.part, (pid, started), epoch, options.heartbeat_s, self._worker.stats
         )
@@ -48,6 +51,7 @@ class OutputThread:
 
     def close(self) -> None:
         """Finish the batch in hand and leave."""
-        self._worker.stopping = True
+        self._wake.call()
         self._thread.join()
         self._pulse.close()
+        self._wake.close()

@@ -53,7 +53,7 @@ class Session:
         self._output: OutputThread | None = None
         self._base: dict[str, Any] = {}
         self._last: dict[str, Any] = {}
-        self._began = 0.0
+        self._began = self._ended = 0.0
         self._closed = False
 
     def open(self) -> None:
@@ -90,12 +90,14 @@ class Session:
         except BaseException as error:
             self.abandon(error)
             raise
+        self._ended = time.monotonic()
         self._close(self.runtime.shutdown)
         return self._summary()
 
     def stop(self) -> "Summary":
         """Drain and stop; what is open stays in the log."""
         self._remember()
+        self._ended = time.monotonic()
         self._close(self.runtime.stop)
         return self._summary()
 
@@ -158,7 +160,7 @@ class Session:
         gained = {name: last.get(name, 0) - base.get(name, 0) for name in ("accepted", "completed", "failed")}
         return Summary(
             **gained, taken_over=base.get("open", 0), open=last.get("open", 0),
-            seconds=time.monotonic() - self._began, stats=last,
+            seconds=self._ended - self._began, stats=last,
             node_errors=[tuple(error) for error in last.get("node_errors", [])],
         )  # fmt: skip
 

@@ -165,6 +165,7 @@ class Broker:
         self.edge.leave_source(peer)
         receiver = self.edge.receivers.get(peer)
         if receiver is not None and receiver.epoch == head.epoch:
+            log.info("peer.left name=%r", peer)
             self._bury(peer)
 
     def _settled(self, peer: bytes, head: wire.Settle, frames: list[bytes]) -> None:
@@ -209,9 +210,9 @@ class Broker:
         for batch, suspect in verdict.redelivered:
             if suspect >= 0:
                 self._fail_suspect(batch, suspect, name)
-        log.warning(
-            "worker.died name=%s failed=%d redelivered=%d", name, len(verdict.failed), len(verdict.redelivered)
-        )
+        if verdict.failed or verdict.redelivered:
+            counts = len(verdict.failed), len(verdict.redelivered)
+            log.warning("worker.lost name=%s failed=%d redelivered=%d", name, *counts)
 
     def _fail(self, batch: Batch, kind: str, error: str, suspect: int = -1) -> None:
         """Have the acker retry the roots of a batch, uncharged, but for the suspect of a crash."""

@@ -103,15 +103,16 @@ class Root(Supervisor):  # type: ignore[misc]
 
     Requests to end (TERM, INT, QUIT) go to the heart as TERM, and HUP as HUP; the heart drains the graph and
     asks for the shutdown over XML-RPC. Supervisord stops everything by itself when the heart does not run,
-    when it ends after having been asked, or at the third request. The loop turns again at once whenever something
-    has changed, instead of at the next second. Programs of one priority are stopped together.
+    when it ends after having been asked, or at the third request. The loop turns again at once whenever
+    something has changed, instead of at the next second. Programs of one priority are stopped together.
     """
 
     def __init__(self, options: RootOptions, waker: Waker) -> None:
         super().__init__(options)
         self._waker = waker
         self._requests = 0
-        self._seen: object = None
+        self._states: dict[str, int] = {}
+        self._stopping: tuple[int, int] = (SupervisorStates.RUNNING, 0)
         # For the first spawn.
         waker.wake()
 
@@ -168,20 +169,19 @@ class Root(Supervisor):  # type: ignore[misc]
     def _turn_again_if_changed(self) -> None:
         """Wake the loop for what this turn has made possible, like RUNNING after STARTING.
 
-        A program that the root restarts by itself and that died young waits for the loop's own tick, or it
-        would be restarted hundreds of times a second.
+        The early death of a program that the root restarts by itself waits for the loop's own tick, or it would
+        be restarted dozens of times a second.
         """
         processes = [
             process for group in self.process_groups.values() for process in group.processes.values()
         ]
-        seen = (
-            self.options.mood,
-            len(self.stop_groups or ()),
-            [(process.config.name, process.get_state()) for process in processes if not _died_young(process)],
-        )
-        if seen != self._seen:
-            self._seen = seen
+        states = {process.config.name: process.get_state() for process in processes}
+        stopping = (self.options.mood, len(self.stop_groups or ()))
+        changed = [p for p in processes if states[p.config.name] != self._states.get(p.config.name)]
+        patient = self.options.mood == SupervisorStates.RUNNING
+        if stopping != self._stopping or any(not (patient and _died_young(p)) for p in changed):
             self._waker.wake()
+        self._states, self._stopping = states, stopping
 
 
 def _died_young(process: Any) -> bool:

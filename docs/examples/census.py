@@ -10,6 +10,7 @@ Its tables are exact all the same, and this is how:
 """
 
 import argparse
+import itertools
 import keyword
 import os
 import re
@@ -27,13 +28,16 @@ from typing import Any
 import rich.table
 from rich.console import Console
 
-from consecutiond import Consecutor, Node
+from consecutiond import ConsecutiondError, Consecutor, Node, Summary
 
 #: an identifier, or what looks like one in a comment or a string
-WORD = re.compile(r"\b[^\W\d]\w*")
+WORD = re.compile(r"\b[A-Za-z_]\w*")
 KEYWORDS = frozenset(keyword.kwlist)
 #: the worker that is killed, and the share of the lines that are done by then
 VICTIM, KILL_AT = "node-tokenise.0", 0.3
+
+#: how often each word occurs, for each kind of word
+Totals = dict[str, Counter[str]]
 
 
 def tokenise(line: str) -> tuple[list[str], list[str]]:
@@ -60,7 +64,7 @@ class Count(Node):
 
     def process(self, words: list[str]) -> None:
         """Count one item."""
-        self.write(self.name, (self.item_key, Counter(words)))
+        self.write(self.name, (self.item_key, {word: words.count(word) for word in words}))
 
 
 def route(words: list[str]) -> str:
@@ -88,7 +92,8 @@ class Table:
             self.repeats += 1
         else:
             self.keys.add(key)
-            self.totals.update(counts)
+            for word, count in counts.items():
+                self.totals[word] += count
 
 
 def source_files(limit: int | None = None) -> list[Path]:
@@ -104,15 +109,15 @@ def lines_of(files: Iterable[Path]) -> Iterator[str]:
             yield from lines
 
 
-def plain_count(lines: Iterable[str]) -> tuple[int, dict[str, Counter[str]]]:
+def plain_count(lines: Iterable[str]) -> tuple[int, Totals]:
     """Count in one plain loop, without a graph: the number of lines, and what the tables have to come to."""
-    number, keywords, names = 0, Counter[str](), Counter[str]()
+    number, totals = 0, {"keywords": Counter[str](), "names": Counter[str]()}
     for line in lines:
-        found = tokenise(line)
-        keywords.update(found[0])
-        names.update(found[1])
         number += 1
-    return number, {"keywords": keywords, "names": names}
+        for total, words in zip(totals.values(), tokenise(line), strict=True):
+            for word in words:
+                total[word] += 1
+    return number, totals
 
 
 class Watcher(threading.Thread):
@@ -123,14 +128,12 @@ class Watcher(threading.Thread):
         self.consecutor, self.total, self.console = consecutor, total, console
         self.waits_for = "its time" if kill else "the end"
         self.victim_pid = 0
-        self.ended = threading.Event()
 
     def run(self) -> None:
-        """Look at the status until the run has ended."""
+        """Look at the status until there is none any more."""
         began = printed = time.monotonic()
         with self.console.status("starting") as shown:
-            while not self.ended.wait(0.1):
-                status = self.consecutor.status()
+            while (status := self.status()) is not None:
                 now = time.monotonic()
                 text = self.text(status, now - began)
                 shown.update(text)
@@ -138,23 +141,113 @@ class Watcher(threading.Thread):
                     self.console.print(text)
                     printed = now
                 self.strike(status["completed"], status["parts"][VICTIM])
+                time.sleep(0.1)
+
+    def status(self) -> dict[str, Any] | None:
+        """Ask for the status; None when the run is over."""
+        try:
+            return self.consecutor.status()
+        except ConsecutiondError:
+            return None
 
     def text(self, status: Mapping[str, Any], seconds: float) -> str:
         """Say how far the run is, and which process runs which worker."""
-        parts = {name.removeprefix("node-"): part for name, part in status["parts"].items() if "node-" in name}
-        pids = ", ".join(f"{name} {part['pid']}" for name, part in parts.items())
-        speed = status["completed"] / seconds
-        done = f"{status['completed']:,} of {self.total:,} lines, {speed:,.0f} a second"
-        return f"{done}, {status['open']:,} open; pids: {pids}"
+        done, still_open = status["completed"], status["open"]
+        pids = [
+            f"{name[5:]} {part['pid']}" for name, part in status["parts"].items() if name.startswith("node-")
+        ]
+        speed = done / max(seconds, 0.1)
+        return (
+            f"{done:,} of {self.total:,} lines, {speed:,.0f}/s, {still_open:,} open; pids: {', '.join(pids)}"
+        )
 
     def strike(self, done: int, victim: Mapping[str, Any]) -> None:
         """Kill the victim when its time has come, then wait for its successor."""
-        if self.waits_for == "its time" and victim["pid"] and done >= KILL_AT * self.total:
+        if self.waits_for == "its time" and done >= KILL_AT * self.total:
             self.victim_pid = victim["pid"]
             os.kill(self.victim_pid, signal.SIGKILL)
             self.console.print(f"{VICTIM} (pid {self.victim_pid}) killed with SIGKILL after {done:,} lines")
             self.waits_for = "its successor"
-        elif self.waits_for == "its successor" and victim["state"] == "ready":
-            if victim["pid"] != self.victim_pid:
-                self.console.print(f"{VICTIM} is back: pid {victim['pid']}, restarts: {victim['restarts']}")
-                self.waits_for = "the end"
+        elif (
+            self.waits_for == "its successor"
+            and victim["state"] == "ready"
+            and victim["pid"] != self.victim_pid
+        ):
+            self.console.print(f"{VICTIM} is back: pid {victim['pid']}, restarts: {victim['restarts']}")
+            self.waits_for = "the end"
+
+
+def top_words(tables: Mapping[str, Table], rows: int = 15) -> rich.table.Table:
+    """Lay out the most frequent words of each table side by side."""
+    shown = rich.table.Table(*(column for name in tables for column in (name, "")))
+    ranked = [table.totals.most_common(rows) for table in tables.values()]
+    for row in itertools.zip_longest(*ranked, fillvalue=("", 0)):
+        shown.add_row(*(text for word, count in row for text in (word, f"{count:,}")))
+    return shown
+
+
+def differences(summary: Summary, lines: int, tables: Mapping[str, Table], expected: Totals) -> list[str]:
+    """Compare a run with the plain count: every root is accounted for, and every word counted exactly."""
+    found = {"accepted": summary.accepted, "completed": summary.completed, "failed": summary.failed}
+    right = {"accepted": lines, "completed": lines, "failed": 0, "open": 0}
+    wrong = _unequal("roots", found | {"open": summary.open}, right)
+    for name, table in tables.items():
+        wrong += _unequal(name, table.totals, expected[name])
+    return wrong
+
+
+def _unequal(what: str, found: Mapping[str, int], right: Mapping[str, int]) -> list[str]:
+    pairs = {key: (found.get(key, 0), right.get(key, 0)) for key in found.keys() | right.keys()}
+    return [
+        f"{what}: {key} {is_:,}, expected {be:,}" for key, (is_, be) in sorted(pairs.items()) if is_ != be
+    ]
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N files")
+    parser.add_argument("--no-kill", action="store_true", help="kill no worker")
+    parser.add_argument("--dir", type=Path, help="where the directory of the run is kept (default: not kept)")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Count plainly, run the graph, and compare."""
+    options, console = parse(), Console()
+    files = source_files(options.limit)
+    began = time.perf_counter()
+    total, expected = plain_count(lines_of(files))
+    console.print(
+        f"plain loop: {total:,} lines of {len(files):,} files in {time.perf_counter() - began:.1f} s"
+    )
+    tables = {"keywords": Table(), "names": Table()}
+    with tempfile.TemporaryDirectory(prefix="census-") as scratch:
+        consecutor = Consecutor(graph, id="census", dir=options.dir or scratch)
+        for name, table in tables.items():
+            consecutor.register_output(name, table)
+        consecutor.up()
+        watcher = Watcher(consecutor, total, console, kill=not options.no_kill)
+        watcher.start()
+        summary = consecutor.produce_from_iterable(lines_of(files), progress=False)
+        watcher.join()
+    return report(console, summary, tables, differences(summary, total, tables, expected))
+
+
+def report(console: Console, summary: Summary, tables: Mapping[str, Table], wrong: list[str]) -> int:
+    """Show what came out; return the exit code."""
+    console.print(top_words(tables))
+    items = summary.accepted + 2 * sum(len(table.keys) for table in tables.values())
+    console.print(
+        f"{summary.accepted:,} lines in {summary.seconds:.1f} s: {summary.accepted / summary.seconds:,.0f} lines/s, "
+        f"{items / summary.seconds:,.0f} items/s (lines, what was pushed for them, and what was written)\n"
+        f"roots: {summary.accepted:,} accepted = {summary.completed:,} completed + {summary.failed:,} failed "
+        f"+ {summary.open:,} open\n"
+        f"rows that came again, and were added once: {sum(table.repeats for table in tables.values()):,}"
+    )
+    console.print("\n".join(["census wrong", *wrong[:20]]) if wrong else "census correct")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

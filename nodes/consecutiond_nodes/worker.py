@@ -18,6 +18,7 @@ from consecutiond_broker.edge import FIRST_HINT
 from consecutiond_broker.errors import CodecError, WireError
 from consecutiond_broker.recorder import WINDOW, Recorder
 from consecutiond_broker.signals import Signals
+from consecutiond_broker.wake import Wake
 from consecutiond_nodes.errors import NodeError, OutputError
 from consecutiond_nodes.graph import Outlet
 from consecutiond_nodes.job import Job
@@ -101,7 +102,7 @@ class Worker:
         self._round = 0
         self._recorder: Recorder | None = None
         self._context = context
-        self._signals: Signals | None = None
+        self._signals: Signals | Wake | None = None
         self.cell = Cell(Path(who.cell) if who.cell else None, who.epoch, len(options.upstream))
         self.poller = zmq.Poller()
         self.up = [
@@ -215,8 +216,8 @@ class Worker:
 
     # --- the loop --------------------------------------------------------------------------------------------
 
-    def listen(self, signals: Signals) -> None:
-        """Stop when one of these signals comes."""
+    def listen(self, signals: Signals | Wake) -> None:
+        """Stop when one of these signals comes, or the call."""
         self._signals = signals
         self.poller.register(signals.fileno(), zmq.POLLIN)
 

@@ -254,7 +254,7 @@ def test_hup_without_a_heart_restarts_nothing(tree: Tree) -> None:
 
 
 def test_a_heart_that_dies_of_the_request_does_not_lose_it(tree: Tree) -> None:
-    """A heart that has no handler yet dies of TERM; then the root stops everything instead of restarting it."""
+    """A heart that has no handler yet dies of TERM; then the root stops everything, and does not restart it."""
     root = tree.start(tree.program(HEART, autorestart=True), tree.program("p"))
     _, pid = tree.noted_pids(HEART, "p")
     os.kill(root, signal.SIGTERM)
@@ -379,7 +379,8 @@ def test_a_root_whose_parent_is_gone_already_exits(tree: Tree) -> None:
     path = os.pathsep.join(str(REPOSITORY / floor) for floor in ("", "broker", "nodes"))
     done = subprocess.run(
         [sys.executable, "-m", "consecutiond.supervision.root", str(tree.rundir.conf), "--die-with-parent"],
-        env=os.environ | {"PYTHONPATH": path, "CONSECUTIOND_PARENT_PID": "1"}, check=False, timeout=PATIENCE_S,
+        env=os.environ | {"PYTHONPATH": path, "CONSECUTIOND_PARENT_PID": "1"},
+        check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == EXIT_ORPHAN
     assert not tree.note("p").exists()
