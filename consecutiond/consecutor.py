@@ -67,6 +67,8 @@ class Consecutor:
         self.graph: Graph = as_graph(graph)
         self.graph.validate()
         self.outputs: dict[str, Container] = {}
+        #: takes ``(name, value)`` of every output that is not registered; None makes such a write an error
+        self.other_output: Container | None = None
         self.target = target
         self.options = {"architecture": architecture, **options}
         self._settings: Settings | None = None

@@ -53,7 +53,7 @@ class Feeder:
         #: how many gathered values wake the thread
         self._want = 1
         self._closing = False
-        self._ending = False
+        self._ending = self._leaving = self._left = False
         #: values handed over, and values whose batch has a receipt
         self.handed = self.recorded = 0
         self._taken = 0
@@ -125,6 +125,12 @@ class Feeder:
         assert self._recorder is not None  # noqa: S101 - `ended` says so
         return self._recorder.summary or b""
 
+    def leave(self) -> None:
+        """Say goodbye: nothing more comes from here, and nobody waits for the end of the graph."""
+        self._leaving = True
+        os.eventfd_write(self._wake, 1)
+        self._wait(lambda: self._left, refused_is_error=False)
+
     def _encode(self, values: list[Any], offset: int) -> bytes:
         try:
             body = codec.encode(values)
@@ -164,6 +170,9 @@ class Feeder:
             if self._ending and not ended and not self._values and not self._bodies:
                 recorder.end(wait=True)
                 ended = True
+            if self._leaving and not self._left and recorder.outstanding == 0:
+                recorder.end(wait=False)
+                self._left = True
             # Announced before the last look at the values: one that is appended now wakes us.
             self._want = self._wanted(recorder)
             busy = len(self._values) >= self._want or (self._ending and not ended and not self._values)

@@ -45,7 +45,7 @@ class Session:
         if not settings.id:
             settings = settings.model_copy(update={"id": default_id(target)})
         self._outputs = consecutor.outputs
-        self._any_output = getattr(consecutor, "other_output", None)
+        self._any_output = consecutor.other_output
         names = None if self._any_output is not None else tuple(self._outputs)
         self.runtime = Runtime(consecutor.graph, settings, target, names, local_output=True)
         self.feeder: Feeder

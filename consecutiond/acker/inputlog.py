@@ -28,6 +28,9 @@ _AHEAD: Final = 4
 #: rows read at a time when the log is opened
 _PAGE: Final = 1000
 
+#: groups of failures that are remembered
+_GROUPS: Final = 20
+
 Indices = np.ndarray[tuple[int], np.dtype[np.intp]]
 Entry = tuple[str, ...]
 
@@ -101,6 +104,8 @@ class InputLog:
         self._urgent = False
         self._dirty: set[int] = set()
         self._after: list[Callable[[], None]] = []
+        #: groups of roots that failed for good: the first of each, and their number
+        self.failures: dict[tuple[str, str, str], dict[str, Any]] = {}
         self._committing = False
         self._linger_until: float | None = None
         store = committer.store
@@ -213,6 +218,7 @@ class InputLog:
         self._urgent = True
         if attempts >= self._retries.max_attempts:
             self._changes.dead.append(row)
+            self._remember(row)
         else:
             # The attempt is recorded before the item goes out again, or a crash could repeat for ever.
             self._changes.waiting.append(row)
@@ -223,6 +229,15 @@ class InputLog:
                 heapq.heappush(self._heap, (row.due, row.position, row.entry))
 
         self._after.append(recorded)
+
+    def _remember(self, row: Failed) -> None:
+        """Group the dead letters of this acker's life, for people; the store has them all."""
+        key = (row.node, row.kind, row.error.partition(":")[0])
+        if key in self.failures or len(self.failures) < _GROUPS:
+            first = self.failures.setdefault(
+                key, {"node": row.node, "kind": row.kind, "error": row.error, "traceback": row.traceback, "count": 0}
+            )
+            first["count"] += 1
 
     # --- towards emission --------------------------------------------------------------------------------------
 

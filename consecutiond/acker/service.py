@@ -424,7 +424,7 @@ class Acker:
             "backlog_bytes": self.log.backlog_bytes, "phase": self.ends.phase, "round": self.ends.round,
             "ready": self.ready, "draining": self.draining, "store_trouble": self.committer.trouble,
             "guarantee": self.committer.store.describe(), "epoch": self.epoch, "parked": len(self._parked),
-            "node_errors": self.ends.errors, **self._counts,
+            "node_errors": self.ends.errors, "failures": list(self.log.failures.values()), **self._counts,
         }  # fmt: skip
 
     # --- backstop --------------------------------------------------------------------------------------------

@@ -169,8 +169,8 @@ class Root(Supervisor):  # type: ignore[misc]
     def _turn_again_if_changed(self) -> None:
         """Wake the loop for what this turn has made possible, like RUNNING after STARTING.
 
-        The early death of a program that the root restarts by itself waits for the loop's own tick, or it would
-        be restarted dozens of times a second.
+        The early death of a program that the root restarts by itself waits for the loop's own tick, or it
+        would be restarted dozens of times a second.
         """
         processes = [
             process for group in self.process_groups.values() for process in group.processes.values()

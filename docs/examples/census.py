@@ -1,16 +1,15 @@
-"""A census of the words in the Python standard library, line by line, in which one worker is killed on the way.
+"""A census of the words in the Python standard library, line by line; one worker is killed on the way.
 
 Its tables are exact all the same, and this is how:
 
-- What a node keeps in memory dies with its worker, and an item may be processed more than once. So the counting nodes
-  keep nothing: they write what they count in one item to an output, together with the key of the item.
-- An item has the same key whenever it comes again, and `Table`, in the process that you have started, adds each key
-  once. The keys take about 80 bytes a line; in a database they would be the primary key of a table.
-- An item is done only after what was written for it has been appended, so each is added at least once, too.
+- What a node keeps in memory dies with its worker, and an item may be processed more than once. So the
+  counting nodes keep nothing: they write what they count in an item to an output, with the item's key.
+- An item has the same key whenever it comes again, and `Table`, in the process that you have started, adds
+  each key once. Its keys take 80 bytes each; in a database they would be the primary key of a table.
+- A line is done only after all that was written for it has been appended, so nothing is missing either.
 """
 
 import argparse
-import itertools
 import keyword
 import os
 import re
@@ -22,11 +21,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import rich.table
 from rich.console import Console
+from rich.table import Table as Columns
 
 from consecutiond import ConsecutiondError, Consecutor, Node, Summary
 
@@ -36,17 +36,11 @@ KEYWORDS = frozenset(keyword.kwlist)
 #: the worker that is killed, and the share of the lines that are done by then
 VICTIM, KILL_AT = "node-tokenise.0", 0.3
 
-#: how often each word occurs, for each kind of word
-Totals = dict[str, Counter[str]]
-
 
 def tokenise(line: str) -> tuple[list[str], list[str]]:
     """Find the keywords and the names in one line."""
-    keywords: list[str] = []
-    names: list[str] = []
-    for word in WORD.findall(line):
-        (keywords if word in KEYWORDS else names).append(word)
-    return keywords, names
+    words = WORD.findall(line)
+    return [word for word in words if word in KEYWORDS], [word for word in words if word not in KEYWORDS]
 
 
 class Tokenise(Node):
@@ -97,7 +91,7 @@ class Table:
 
 
 def source_files(limit: int | None = None) -> list[Path]:
-    """Find the source of the standard library, its tests included, without what was installed beside it."""
+    """Find the standard library's source, its tests included, without what was installed beside it."""
     files = Path(sysconfig.get_path("stdlib")).rglob("*.py")
     return sorted(file for file in files if not {"site-packages", "dist-packages"} & set(file.parts))[:limit]
 
@@ -109,8 +103,8 @@ def lines_of(files: Iterable[Path]) -> Iterator[str]:
             yield from lines
 
 
-def plain_count(lines: Iterable[str]) -> tuple[int, Totals]:
-    """Count in one plain loop, without a graph: the number of lines, and what the tables have to come to."""
+def plain_count(lines: Iterable[str]) -> tuple[int, dict[str, Counter[str]]]:
+    """Count in one plain loop, without a graph: how many lines, and what the tables have to come to."""
     number, totals = 0, {"keywords": Counter[str](), "names": Counter[str]()}
     for line in lines:
         number += 1
@@ -120,131 +114,86 @@ def plain_count(lines: Iterable[str]) -> tuple[int, Totals]:
     return number, totals
 
 
-class Watcher(threading.Thread):
-    """Shows how a run gets on, kills one worker, and tells when it is back."""
-
-    def __init__(self, consecutor: Consecutor, total: int, console: Console, kill: bool) -> None:
-        super().__init__(name="watcher", daemon=True)
-        self.consecutor, self.total, self.console = consecutor, total, console
-        self.waits_for = "its time" if kill else "the end"
-        self.victim_pid = 0
-
-    def run(self) -> None:
-        """Look at the status until there is none any more."""
-        began = printed = time.monotonic()
-        with self.console.status("starting") as shown:
-            while (status := self.status()) is not None:
-                now = time.monotonic()
-                text = self.text(status, now - began)
-                shown.update(text)
-                if not self.console.is_terminal and now - printed > 5:
-                    self.console.print(text)
-                    printed = now
-                self.strike(status["completed"], status["parts"][VICTIM])
-                time.sleep(0.1)
-
-    def status(self) -> dict[str, Any] | None:
-        """Ask for the status; None when the run is over."""
-        try:
-            return self.consecutor.status()
-        except ConsecutiondError:
-            return None
-
-    def text(self, status: Mapping[str, Any], seconds: float) -> str:
-        """Say how far the run is, and which process runs which worker."""
-        done, still_open = status["completed"], status["open"]
-        pids = [
-            f"{name[5:]} {part['pid']}" for name, part in status["parts"].items() if name.startswith("node-")
-        ]
-        speed = done / max(seconds, 0.1)
-        return (
-            f"{done:,} of {self.total:,} lines, {speed:,.0f}/s, {still_open:,} open; pids: {', '.join(pids)}"
-        )
-
-    def strike(self, done: int, victim: Mapping[str, Any]) -> None:
-        """Kill the victim when its time has come, then wait for its successor."""
-        if self.waits_for == "its time" and done >= KILL_AT * self.total:
-            self.victim_pid = victim["pid"]
-            os.kill(self.victim_pid, signal.SIGKILL)
-            self.console.print(f"{VICTIM} (pid {self.victim_pid}) killed with SIGKILL after {done:,} lines")
-            self.waits_for = "its successor"
-        elif (
-            self.waits_for == "its successor"
-            and victim["state"] == "ready"
-            and victim["pid"] != self.victim_pid
-        ):
-            self.console.print(f"{VICTIM} is back: pid {victim['pid']}, restarts: {victim['restarts']}")
-            self.waits_for = "the end"
+def watch(consecutor: Consecutor, lines: int, console: Console, kill: bool) -> None:
+    """Show how a run gets on until it is over; kill one worker, and tell when it is back."""
+    began, printed, killed = time.monotonic(), 0.0, 0
+    # there is no status any more when the run is over
+    with console.status("starting") as shown, suppress(ConsecutiondError):
+        while True:
+            status, now = consecutor.status(), time.monotonic()
+            shown.update(text := progress(status, lines, now - began))
+            if not console.is_terminal and now - printed > 5:
+                console.print(text, soft_wrap=True)
+                printed = now
+            victim = status["parts"][VICTIM]
+            if kill and victim["state"] == "ready":
+                if not killed and status["completed"] >= KILL_AT * lines:
+                    os.kill(killed := victim["pid"], signal.SIGKILL)
+                    console.print(f"{VICTIM}, pid {killed}, killed after {status['completed']:,} lines")
+                elif killed and victim["pid"] != killed:
+                    console.print(f"{VICTIM} is back: pid {victim['pid']}, restarts: {victim['restarts']}")
+                    kill = False
+            time.sleep(0.1)
+    if kill:
+        console.print(f"the run was over before {VICTIM} {'was back' if killed else 'could be killed'}")
 
 
-def top_words(tables: Mapping[str, Table], rows: int = 15) -> rich.table.Table:
-    """Lay out the most frequent words of each table side by side."""
-    shown = rich.table.Table(*(column for name in tables for column in (name, "")))
-    ranked = [table.totals.most_common(rows) for table in tables.values()]
-    for row in itertools.zip_longest(*ranked, fillvalue=("", 0)):
-        shown.add_row(*(text for word, count in row for text in (word, f"{count:,}")))
-    return shown
+def progress(status: Mapping[str, Any], lines: int, seconds: float) -> str:
+    """Say how far a run is, and which process runs which worker."""
+    done, parts = status["completed"], status["parts"]
+    pids = " ".join(f"{name[5:]}={parts[name]['pid']}" for name in parts if name.startswith("node-"))
+    return f"{done:,} of {lines:,} lines, {done / seconds:,.0f}/s, {status['open']:,} open; {pids}"
 
 
-def differences(summary: Summary, lines: int, tables: Mapping[str, Table], expected: Totals) -> list[str]:
-    """Compare a run with the plain count: every root is accounted for, and every word counted exactly."""
-    found = {"accepted": summary.accepted, "completed": summary.completed, "failed": summary.failed}
-    right = {"accepted": lines, "completed": lines, "failed": 0, "open": 0}
-    wrong = _unequal("roots", found | {"open": summary.open}, right)
-    for name, table in tables.items():
-        wrong += _unequal(name, table.totals, expected[name])
-    return wrong
+def report(console: Console, ran: Summary, tables: dict[str, Table]) -> None:
+    """Show the most frequent words, the speed, and what became of every line."""
+    top = Columns("keywords", "", "names", "")
+    most = [table.totals.most_common(15) for table in tables.values()]
+    for (word, count), (name, uses) in zip(*most, strict=False):
+        top.add_row(word, f"{count:,}", name, f"{uses:,}")
+    console.print(top)
+    # a line, what is pushed for it, and a row for each of these
+    items = ran.accepted + 2 * sum(len(table.keys) for table in tables.values())
+    repeats = sum(table.repeats for table in tables.values())
+    console.print(f"{ran.seconds:.1f} s, {items / ran.seconds:,.0f} items/s; {repeats:,} rows came twice")
+    done = f"{ran.completed:,} completed + {ran.failed:,} failed + {ran.open:,} open"
+    console.print(f"roots: {ran.accepted:,} accepted = {done}")
 
 
-def _unequal(what: str, found: Mapping[str, int], right: Mapping[str, int]) -> list[str]:
-    pairs = {key: (found.get(key, 0), right.get(key, 0)) for key in found.keys() | right.keys()}
-    return [
-        f"{what}: {key} {is_:,}, expected {be:,}" for key, (is_, be) in sorted(pairs.items()) if is_ != be
-    ]
-
-
-def parse() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N files")
-    parser.add_argument("--no-kill", action="store_true", help="kill no worker")
-    parser.add_argument("--dir", type=Path, help="where the directory of the run is kept (default: not kept)")
-    return parser.parse_args()
+def differences(tables: dict[str, Table], right: dict[str, Counter[str]]) -> list[str]:
+    """Compare the tables with the plain count, word by word; say how often each was counted too much."""
+    surplus = {kind: Counter(table.totals) for kind, table in tables.items()}
+    for kind, counts in surplus.items():
+        counts.subtract(right[kind])
+    return [f"{kind}: {word} {n:+,}" for kind, counts in surplus.items() for word, n in counts.items() if n]
 
 
 def main() -> int:
     """Count plainly, run the graph, and compare."""
-    options, console = parse(), Console()
-    files = source_files(options.limit)
-    began = time.perf_counter()
-    total, expected = plain_count(lines_of(files))
-    console.print(
-        f"plain loop: {total:,} lines of {len(files):,} files in {time.perf_counter() - began:.1f} s"
-    )
+    parser = argparse.ArgumentParser(description="A census of the words in the Python standard library.")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N files")
+    parser.add_argument("--no-kill", action="store_true", help="kill no worker")
+    parser.add_argument("--dir", help="a directory in which the run is kept (default: a temporary one)")
+    options, console = parser.parse_args(), Console()
+    files, began = source_files(options.limit), time.monotonic()
+    lines, right = plain_count(lines_of(files))
+    console.print(f"{lines:,} lines in {len(files):,} files; a plain loop: {time.monotonic() - began:.1f} s")
     tables = {"keywords": Table(), "names": Table()}
     with tempfile.TemporaryDirectory(prefix="census-") as scratch:
         consecutor = Consecutor(graph, id="census", dir=options.dir or scratch)
-        for name, table in tables.items():
-            consecutor.register_output(name, table)
+        for kind, table in tables.items():
+            consecutor.register_output(kind, table)
         consecutor.up()
-        watcher = Watcher(consecutor, total, console, kill=not options.no_kill)
+        watcher = threading.Thread(target=watch, args=(consecutor, lines, console, not options.no_kill))
         watcher.start()
-        summary = consecutor.produce_from_iterable(lines_of(files), progress=False)
-        watcher.join()
-    return report(console, summary, tables, differences(summary, total, tables, expected))
-
-
-def report(console: Console, summary: Summary, tables: Mapping[str, Table], wrong: list[str]) -> int:
-    """Show what came out; return the exit code."""
-    console.print(top_words(tables))
-    items = summary.accepted + 2 * sum(len(table.keys) for table in tables.values())
-    console.print(
-        f"{summary.accepted:,} lines in {summary.seconds:.1f} s: {summary.accepted / summary.seconds:,.0f} lines/s, "
-        f"{items / summary.seconds:,.0f} items/s (lines, what was pushed for them, and what was written)\n"
-        f"roots: {summary.accepted:,} accepted = {summary.completed:,} completed + {summary.failed:,} failed "
-        f"+ {summary.open:,} open\n"
-        f"rows that came again, and were added once: {sum(table.repeats for table in tables.values()):,}"
-    )
+        try:
+            ran = consecutor.produce_from_iterable(lines_of(files), progress=False)
+        finally:
+            watcher.join()
+    report(console, ran, tables)
+    wrong = differences(tables, right)
+    if [ran.accepted, ran.completed, ran.failed, ran.open] != [lines, lines, 0, 0]:
+        wrong.insert(0, f"not each of {lines:,} lines was accepted once and completed")
     console.print("\n".join(["census wrong", *wrong[:20]]) if wrong else "census correct")
     return 1 if wrong else 0
 

@@ -254,7 +254,7 @@ def test_hup_without_a_heart_restarts_nothing(tree: Tree) -> None:
 
 
 def test_a_heart_that_dies_of_the_request_does_not_lose_it(tree: Tree) -> None:
-    """A heart that has no handler yet dies of TERM; then the root stops everything, and does not restart it."""
+    """A heart that has no handler yet dies of TERM; then the root stops everything and restarts nothing."""
     root = tree.start(tree.program(HEART, autorestart=True), tree.program("p"))
     _, pid = tree.noted_pids(HEART, "p")
     os.kill(root, signal.SIGTERM)
@@ -278,8 +278,8 @@ def test_a_heart_that_dies_at_once_is_not_restarted_in_a_tight_loop(tree: Tree) 
     code = "import sys; open(sys.argv[1], 'a').write('x')"
     tree.start(tree.program(HEART, code, autorestart=True))
     began = time.monotonic()
-    eventually(lambda: tree.note(HEART).exists() and len(tree.note(HEART).read_text()) >= 3, "three lives")
-    assert time.monotonic() - began > 0.9
+    eventually(lambda: tree.note(HEART).exists() and len(tree.note(HEART).read_text()) >= 4, "four lives")
+    assert time.monotonic() - began > 1.0
 
 
 def test_the_lock_lives_as_long_as_the_root_and_no_child_has_it(tree: Tree) -> None:

@@ -1,0 +1,31 @@
+"""Exit codes of the command line, one meaning each."""
+
+from typing import Final
+
+#: everything that was asked for was done
+OK: Final = 0
+#: the run ended, but roots failed and are kept, or a node's `end` raised
+SOME_FAILED: Final = 1
+#: the command line itself is wrong
+USAGE: Final = 2
+#: no consecutor of that id is running
+NOT_RUNNING: Final = 3
+#: the target cannot be imported, its graph has faults, or an option is wrong
+BAD_TARGET: Final = 4
+#: the directory cannot be used, the id is illegal, or a live consecutor has it
+BAD_DIRECTORY: Final = 5
+#: a part did not come up, or the store cannot be opened
+START_FAILED: Final = 6
+#: the run was stopped before the input's end; what is open stays in the log
+STOPPED: Final = 7
+
+TABLE: Final = {
+    OK: "done",
+    SOME_FAILED: "the run ended; roots failed and are kept, or a node's begin or end raised",
+    USAGE: "the command line is wrong, or an input cannot be read",
+    NOT_RUNNING: "no consecutor of that id is running",
+    BAD_TARGET: "the target cannot be imported, its graph has faults, or an option is wrong",
+    BAD_DIRECTORY: "the directory cannot be used, the id is illegal, or a live consecutor has it",
+    START_FAILED: "a part did not come up",
+    STOPPED: "stopped before the end of the input; what is open stays in the log",
+}

@@ -1,0 +1,84 @@
+"""``consecutiond status``."""
+
+import sys
+from typing import Any
+
+import msgspec
+
+from consecutiond.acker.stores import StoreError, read_only
+from consecutiond.cli import exits
+from consecutiond.config import load_settings
+from consecutiond.control import ControlError, ask
+from consecutiond.rundir import RunDir
+
+#: seconds to wait for a heart
+_TIMEOUT_S = 5.0
+
+
+def show(id: str, options: dict[str, Any], *, as_json: bool) -> int:
+    """Print the state of one consecutor, or of all."""
+    settings = load_settings(options)
+    directories = [RunDir(settings.dir, id)] if id else RunDir.all(settings.dir)
+    found = {directory.id: _state(directory) for directory in directories}
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(found[id] if id else found), indent=2).decode())
+    elif not found:
+        print(f"no consecutor in {settings.dir}")
+    else:
+        for name, state in found.items():
+            _print(name, state)
+    running = [state for state in found.values() if state["state"] not in ("stopped", "unknown")]
+    return exits.OK if running or (not id and not found) else exits.NOT_RUNNING
+
+
+def _state(directory: RunDir) -> dict[str, Any]:
+    if directory.is_live():
+        try:
+            return ask(directory.socket_uri("control"), "status", _TIMEOUT_S, directory.is_live)
+        except ControlError as error:
+            if directory.is_live():
+                return {"state": "unresponsive", "error": str(error)}
+    if not directory.path.is_dir():
+        return {"state": "unknown", "error": f"there is no consecutor {directory.id!r} in {directory.base}"}
+    return {"state": "stopped", **_from_store(directory)}
+
+
+def _from_store(directory: RunDir) -> dict[str, Any]:
+    """Read what the log of a stopped consecutor holds."""
+    if not directory.store.exists():
+        return {}
+    try:
+        store = read_only(directory.store)
+    except StoreError as error:
+        return {"error": str(error)}
+    try:
+        totals = store.totals()
+        return {name: getattr(totals, name) for name in ("accepted", "completed", "failed", "open", "waiting")}
+    finally:
+        store.close()
+
+
+def _print(name: str, state: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    uptime = f", up {state['uptime_s']:.0f} s" if "uptime_s" in state else ""
+    console.print(f"[bold]{name}[/bold]: {state['state']}{uptime}", soft_wrap=True)
+    if state.get("error"):
+        print(f"  {state['error']}", file=sys.stderr)
+    if "accepted" in state:
+        counts = "{accepted:,} accepted = {completed:,} completed + {failed:,} failed + {open:,} open".format(**state)
+        console.print(f"  {counts} ({state['waiting']:,} of them wait for a retry)", soft_wrap=True)
+    if state.get("guarantee"):
+        console.print(f"  {state['guarantee']}", soft_wrap=True)
+    if state.get("store_trouble"):
+        console.print(f"  [red]store: {state['store_trouble']}[/red]", soft_wrap=True)
+    if "parts" not in state:
+        return
+    table = Table("part", "state", "pid", "restarts", "items", "failures", "queued", box=None, padding=(0, 2))
+    for part, known in state["parts"].items():
+        stats = known["stats"]
+        cells = [stats.get(key, "") for key in ("items", "failures", "queued")]
+        table.add_row(part, known["state"], str(known["pid"]), str(known["restarts"]), *map(str, cells))
+    console.print(table)
