@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["BaseNode", "Consecutor", "ConsecutiondError", "Graph", "Node", "Summary"]
+__all__ = ["BaseNode", "ConsecutiondError", "Consecutor", "Graph", "Node", "Summary"]
 
 _LATER = {"Consecutor": "consecutiond.consecutor", "Summary": "consecutiond.consecutor"}
 

@@ -61,9 +61,7 @@ class Consecutor:
         ConfigError: an option is unknown or has a bad value; all are listed.
     """
 
-    def __init__(
-        self, graph: Any, architecture: str = "process", *, target: str | None = None, **options: Any
-    ) -> None:
+    def __init__(self, graph: Any, architecture: str = "process", *, target: str | None = None, **options: Any) -> None:
         self.graph: Graph = as_graph(graph)
         self.graph.validate()
         self.outputs: dict[str, Container] = {}
@@ -213,9 +211,7 @@ class Consecutor:
     def __enter__(self) -> Self:
         return self.up()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._session is None:
             return
         if error is None:

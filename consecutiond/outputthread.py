@@ -34,7 +34,13 @@ class OutputThread:
         self._wake = Wake()
         self._worker.listen(self._wake)
         self._pulse = Pulse(
-            context, options.heart_uri, options.part, (pid, started), epoch, options.heartbeat_s, self._worker.stats
+            context,
+            options.heart_uri,
+            options.part,
+            (pid, started),
+            epoch,
+            options.heartbeat_s,
+            self._worker.stats,
         )
         self._thread = threading.Thread(target=self._run, name="output", daemon=True)
         self._thread.start()
@@ -44,7 +50,7 @@ class OutputThread:
         try:
             self._worker.run()
         except ConsecutiondError as error:
-            log.error("output.failed", error=str(error))  # noqa: TRY400 - the text says it all
+            log.error("output.failed", error=str(error))
             self._pulse.say("failed", str(error))
         finally:
             self._worker.close()

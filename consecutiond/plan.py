@@ -20,7 +20,7 @@ ACKER: Final = "acker"
 OUTPUT: Final = "output"
 
 #: threads that numerical libraries may start in a child: none of the parts computes with them
-_ONE_THREAD: Final = {name: "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+_ONE_THREAD: Final = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -57,7 +57,13 @@ def input_edge(graph: Graph) -> str:
 
 
 def make_plan(
-    graph: Graph, settings: Settings, target: str, outputs: tuple[str, ...] | None, places: Places, *, local_output: bool
+    graph: Graph,
+    settings: Settings,
+    target: str,
+    outputs: tuple[str, ...] | None,
+    places: Places,
+    *,
+    local_output: bool,
 ) -> Plan:
     """Decide every process, socket and option.
 
@@ -76,10 +82,19 @@ class _Planner:
     def __init__(
         self, graph: Graph, settings: Settings, target: str, outputs: tuple[str, ...] | None, places: Places
     ) -> None:
-        self.graph, self.settings, self.target, self.outputs, self.places = graph, settings, target, outputs, places
+        self.graph, self.settings, self.target, self.outputs, self.places = (
+            graph,
+            settings,
+            target,
+            outputs,
+            places,
+        )
         self.input_edge = input_edge(graph)
         #: edge name -> the node it leads to
-        self.edges = {self.input_edge: graph.root.name, **{edge.name: edge.downstream for edge in graph.edges}}
+        self.edges = {
+            self.input_edge: graph.root.name,
+            **{edge.name: edge.downstream for edge in graph.edges},
+        }
         if outputs is None or outputs:
             self.edges[OUTPUT_EDGE] = OUTPUT
         self.uris = {name: places.uri("edge-" + name.replace("->", "-").replace("*", "any")) for name in self.edges}
@@ -88,7 +103,11 @@ class _Planner:
         }
         self.acker_uri, self.heart_uri = places.uri(ACKER), places.uri("alive")
         self.control_uri = places.uri("control")
-        self.common = {"heart_uri": self.heart_uri, "pid_dir": places.pid_dir, "heartbeat_s": settings.heartbeat_s}
+        self.common: dict[str, Any] = {
+            "heart_uri": self.heart_uri,
+            "pid_dir": places.pid_dir,
+            "heartbeat_s": settings.heartbeat_s,
+        }
 
     def make(self, *, local_output: bool) -> Plan:
         acker = self._acker()
@@ -97,7 +116,7 @@ class _Planner:
         output = self._output() if OUTPUT_EDGE in self.edges else None
         if output is not None and not local_output:
             workers.append(output)
-        parts = [acker, *brokers, *workers]
+        parts: list[AckerOptions | BrokerOptions | WorkerOptions] = [acker, *brokers, *workers]
         heart = HeartOptions(
             part=HEART, alive_uri=self.heart_uri, control_uri=self.control_uri, acker_uri=self.acker_uri,
             supervisor_socket=self.places.supervisor_socket, pid_dir=self.places.pid_dir,
@@ -114,7 +133,7 @@ class _Planner:
                 for part in workers
             ),
         )
-        options = {part.part: part for part in (heart, *parts)}
+        options: dict[str, Any] = {part.part: part for part in parts} | {HEART: heart}
         return Plan(options, programs, self.acker_uri, self.control_uri, output)
 
     def _program(self, name: str, module: str, priority: int, *, autorestart: bool = False) -> Program:
@@ -175,11 +194,14 @@ class _Planner:
         for node in self.graph.nodes:  # topological, so everything above a node is known before it
             above[node] = {node}.union(*(above[name] for name in into[node]))
         reach = {}
-        for name, target in self.edges.items():
+        for name in self.edges:
             if name == OUTPUT_EDGE:
                 reach[name] = tuple(self.edges)
             else:
                 source = name.rpartition("->")[0]
                 nodes = above.get(source, set())
-                reach[name] = (name, *(other for other, to in self.edges.items() if to in nodes and other != name))
+                reach[name] = (
+                    name,
+                    *(other for other, to in self.edges.items() if to in nodes and other != name),
+                )
         return reach

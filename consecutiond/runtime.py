@@ -37,7 +37,13 @@ class Runtime:
     """
 
     def __init__(
-        self, graph: Graph, settings: Settings, target: str, outputs: tuple[str, ...] | None, *, local_output: bool
+        self,
+        graph: Graph,
+        settings: Settings,
+        target: str,
+        outputs: tuple[str, ...] | None,
+        *,
+        local_output: bool,
     ) -> None:
         self.settings = settings
         self.dir = RunDir(settings.dir, settings.id)

@@ -28,9 +28,7 @@ def main() -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     broker.listen(Signals(signal.SIGTERM))
-    pulse = Pulse(
-        context, options.heart_uri, options.part, child.identity(), epoch, options.heartbeat_s, broker.stats
-    )
+    pulse = Pulse(context, options.heart_uri, options.part, child.identity(), epoch, options.heartbeat_s, broker.stats)
     pulse.say("ready")
     broker.run()
     pulse.close()

@@ -28,7 +28,7 @@ class Remains(NamedTuple):
     #: the delivery in execution, 0 when it was none of this edge
     delivery: int
     #: the position of the item in execution, -1 for none
-    index: int
+    position: int
     #: the newest delivery of which an output has left
     outputs: int
 
@@ -103,6 +103,6 @@ def read_remains(path: Path, epoch: int, slot: int) -> Remains | None:
     mine = words[SLOT] == slot and words[DELIVERY] != 0
     return Remains(
         delivery=words[DELIVERY] if mine else 0,
-        index=words[INDEX] - 1 if mine else -1,
+        position=words[INDEX] - 1 if mine else -1,
         outputs=words[OUTPUTS + slot],
     )

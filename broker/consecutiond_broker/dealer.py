@@ -30,7 +30,11 @@ class Dealer:
     """
 
     def __init__(
-        self, context: "zmq.Context[zmq.Socket[bytes]]", uri: str, identity: bytes, greeting: Callable[[], list[bytes]]
+        self,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        uri: str,
+        identity: bytes,
+        greeting: Callable[[], list[bytes]],
     ) -> None:
         self.uri = uri
         self.connected = False

@@ -213,7 +213,7 @@ class Edge:
         self._turn.remove(peer)
         verdict = Verdict([], [])
         for seq, batch in sorted(receiver.held.items()):
-            suspect = remains.index if remains is not None and remains.delivery == seq else -1
+            suspect = remains.position if remains is not None and remains.delivery == seq else -1
             if suspect >= batch.count:
                 suspect = -1
             if remains is None or seq <= remains.outputs:
@@ -222,9 +222,7 @@ class Edge:
             if suspect >= 0:
                 batch.skip = (*batch.skip, suspect)
             verdict.redelivered.append((batch, suspect))
-        self.queue.extendleft(
-            batch for batch, _ in reversed(verdict.redelivered) if len(batch.skip) < batch.count
-        )
+        self.queue.extendleft(batch for batch, _ in reversed(verdict.redelivered) if len(batch.skip) < batch.count)
         self.activity += 1
         return verdict
 

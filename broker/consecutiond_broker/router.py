@@ -10,8 +10,8 @@ import zmq
 
 from consecutiond_broker import wire
 from consecutiond_broker.cell import read_remains
-from consecutiond_broker.deaths import DeathWatch
 from consecutiond_broker.dealer import Dealer
+from consecutiond_broker.deaths import DeathWatch
 from consecutiond_broker.edge import Batch, Edge, Source
 from consecutiond_broker.errors import WireError
 from consecutiond_broker.options import BrokerOptions
@@ -143,7 +143,11 @@ class Broker:
             receiver, lost = admitted
             receiver.limit, receiver.hint = head.limit, head.hint
             for batch in lost:
-                self._fail(batch, "connection broke", f"the connection of {head.name} broke with this batch on its way")
+                self._fail(
+                    batch,
+                    "connection broke",
+                    f"the connection of {head.name} broke with this batch on its way",
+                )
             self._watch(peer, head)
         log.info("peer.joined name=%s side=%s epoch=%d", head.name, head.side, head.epoch)
         self._send(peer, wire.Joined(wire.VERSION, self.epoch, accepted, limit, self.edge.hint))

@@ -37,7 +37,7 @@ class _Head(msgspec.Struct, array_like=True, frozen=True, gc=False):
 # --- upstream worker or acker  ->  broker ------------------------------------------------------------------------
 
 
-class Join(_Head, tag=1):
+class Join(_Head, tag=1, frozen=True):
     """A worker greets a broker, at every (re)connection.
 
     ``side`` is "up" for a sender and "down" for a receiver. ``started`` is the process's start time in clock ticks,
@@ -58,7 +58,7 @@ class Join(_Head, tag=1):
     held: tuple[int, ...]
 
 
-class Batch(_Head, tag=2):
+class Batch(_Head, tag=2, frozen=True):
     """+ A sender hands over its batch number ``seq`` (1, 2, 3 … per sender and broker epoch)."""
 
     broker_epoch: int
@@ -67,7 +67,7 @@ class Batch(_Head, tag=2):
     count: int
 
 
-class Settle(_Head, tag=3):
+class Settle(_Head, tag=3, frozen=True):
     """+ A receiver is done with delivery ``seq``; it takes up to ``limit`` deliveries in all, ``hint`` items each."""
 
     broker_epoch: int
@@ -77,7 +77,7 @@ class Settle(_Head, tag=3):
     hint: int
 
 
-class Leave(_Head, tag=4):
+class Leave(_Head, tag=4, frozen=True):
     """A worker ends on purpose and holds nothing."""
 
     epoch: int
@@ -86,7 +86,7 @@ class Leave(_Head, tag=4):
 # --- broker  ->  workers, acker ----------------------------------------------------------------------------------
 
 
-class Joined(_Head, tag=10):
+class Joined(_Head, tag=10, frozen=True):
     """The answer to `Join`: who speaks, and how many of the sender's batches it has accepted."""
 
     version: int
@@ -96,7 +96,7 @@ class Joined(_Head, tag=10):
     hint: int
 
 
-class Grant(_Head, tag=11):
+class Grant(_Head, tag=11, frozen=True):
     """Batches up to ``accepted`` are in the broker's custody; a sender may go on to number ``limit``."""
 
     broker_epoch: int
@@ -105,7 +105,7 @@ class Grant(_Head, tag=11):
     hint: int
 
 
-class Deliver(_Head, tag=12):
+class Deliver(_Head, tag=12, frozen=True):
     """+ A batch for a receiver; the items at the positions in ``skip`` are not to be processed again."""
 
     broker_epoch: int
@@ -115,7 +115,7 @@ class Deliver(_Head, tag=12):
     skip: tuple[int, ...]
 
 
-class Fenced(_Head, tag=13):
+class Fenced(_Head, tag=13, frozen=True):
     """A newer incarnation of the receiver has joined; the receiver must end."""
 
     epoch: int
@@ -124,7 +124,7 @@ class Fenced(_Head, tag=13):
 # --- broker  <->  acker ------------------------------------------------------------------------------------------
 
 
-class EdgeJoin(_Head, tag=20):
+class EdgeJoin(_Head, tag=20, frozen=True):
     """A broker greets the acker, at every (re)connection."""
 
     version: int
@@ -134,14 +134,14 @@ class EdgeJoin(_Head, tag=20):
     hint: int
 
 
-class EdgeJoined(_Head, tag=21):
+class EdgeJoined(_Head, tag=21, frozen=True):
     """The acker's answer: its epoch, and the last report that it has applied of this broker epoch."""
 
     acker_epoch: int
     applied: int
 
 
-class Reports(_Head, tag=22):
+class Reports(_Head, tag=22, frozen=True):
     """+ Reports ``first``, ``first + 1`` … of this broker epoch, three frames each."""
 
     broker_epoch: int
@@ -149,20 +149,20 @@ class Reports(_Head, tag=22):
     acker_epochs: tuple[int, ...]
 
 
-class Applied(_Head, tag=23):
+class Applied(_Head, tag=23, frozen=True):
     """The acker has applied all reports up to ``seq``; the broker may forget them."""
 
     broker_epoch: int
     seq: int
 
 
-class Probe(_Head, tag=24):
+class Probe(_Head, tag=24, frozen=True):
     """The acker asks every broker whether anything is left in it."""
 
     number: int
 
 
-class Idle(_Head, tag=25):
+class Idle(_Head, tag=25, frozen=True):
     """The broker's answer: what it holds, and a counter that moves with every batch that it touches."""
 
     number: int
@@ -175,7 +175,7 @@ class Idle(_Head, tag=25):
 # --- producers, workers  <->  acker ------------------------------------------------------------------------------
 
 
-class ProducerJoin(_Head, tag=30):
+class ProducerJoin(_Head, tag=30, frozen=True):
     """A producer greets the acker, at every (re)connection. ``inside``: a node that pushes without an anchor."""
 
     version: int
@@ -183,14 +183,14 @@ class ProducerJoin(_Head, tag=30):
     inside: bool
 
 
-class ProducerJoined(_Head, tag=31):
+class ProducerJoined(_Head, tag=31, frozen=True):
     """The acker's answer: the number of the last batch of this producer that is recorded."""
 
     acker_epoch: int
     recorded: int
 
 
-class Append(_Head, tag=32):
+class Append(_Head, tag=32, frozen=True):
     """+ Record this batch, whose roots enter at the edges in ``entry`` (none: at the input's)."""
 
     producer: bytes
@@ -199,32 +199,32 @@ class Append(_Head, tag=32):
     entry: tuple[str, ...]
 
 
-class Receipt(_Head, tag=33):
+class Receipt(_Head, tag=33, frozen=True):
     """All batches of the producer up to ``seq`` are recorded."""
 
     seq: int
 
 
-class Refused(_Head, tag=34):
+class Refused(_Head, tag=34, frozen=True):
     """The acker takes nothing from this producer, and says why; what has a receipt stays recorded."""
 
     reason: str
 
 
-class EndOfInput(_Head, tag=35):
+class EndOfInput(_Head, tag=35, frozen=True):
     """The producer has nothing more; ``wait`` asks for `Finished` when the graph has ended."""
 
     producer: bytes
     wait: bool
 
 
-class Finished(_Head, tag=36):
+class Finished(_Head, tag=36, frozen=True):
     """The graph has ended; ``summary`` is the JSON of the acker's statistics."""
 
     summary: bytes
 
 
-class NodeJoin(_Head, tag=40):
+class NodeJoin(_Head, tag=40, frozen=True):
     """A worker greets the acker, at every (re)connection; it has run ``begin`` for ``round``."""
 
     version: int
@@ -234,14 +234,14 @@ class NodeJoin(_Head, tag=40):
     round: int
 
 
-class Turn(_Head, tag=41):
+class Turn(_Head, tag=41, frozen=True):
     """The acker tells a worker to run ``begin`` or ``end`` (``what``) of a round."""
 
     what: str
     round: int
 
 
-class TurnDone(_Head, tag=42):
+class TurnDone(_Head, tag=42, frozen=True):
     """The worker has run it; ``traceback`` is empty unless the user's code raised."""
 
     what: str
@@ -255,7 +255,7 @@ class TurnDone(_Head, tag=42):
 # --- heart  <->  acker, every part  ->  heart, control  <->  heart -------------------------------------------------
 
 
-class HeartJoin(_Head, tag=50):
+class HeartJoin(_Head, tag=50, frozen=True):
     """The heart greets the acker; ``ready`` opens the ready barrier."""
 
     version: int
@@ -263,26 +263,26 @@ class HeartJoin(_Head, tag=50):
     ready: bool
 
 
-class Drain(_Head, tag=51):
+class Drain(_Head, tag=51, frozen=True):
     """The heart asks the acker to take no more input, finish what is open, and end the graph."""
 
     reason: str
 
 
-class StatsAsk(_Head, tag=52):
+class StatsAsk(_Head, tag=52, frozen=True):
     """The heart asks for the acker's statistics."""
 
     number: int
 
 
-class Stats(_Head, tag=53):
+class Stats(_Head, tag=53, frozen=True):
     """The statistics as JSON."""
 
     number: int
     body: bytes
 
 
-class Alive(_Head, tag=60):
+class Alive(_Head, tag=60, frozen=True):
     """A part's heartbeat: who it is, ``state`` in "starting", "ready", "failed", and its counters as JSON."""
 
     version: int
@@ -295,7 +295,7 @@ class Alive(_Head, tag=60):
     stats: bytes
 
 
-class Ask(_Head, tag=70):
+class Ask(_Head, tag=70, frozen=True):
     """A request to the heart's control socket."""
 
     number: int
@@ -303,7 +303,7 @@ class Ask(_Head, tag=70):
     args: bytes
 
 
-class Answer(_Head, tag=71):
+class Answer(_Head, tag=71, frozen=True):
     """Its answer: JSON, or an error text."""
 
     number: int

@@ -36,11 +36,10 @@ def main() -> int:
         context, options.heart_uri, options.part, child.identity(), epoch, options.heartbeat_s,
         lambda: {"open": current[0].ledger.open} if current else {},
     )  # fmt: skip
-    durability = "fast" if options.durability == "fast" else "durable"
     try:
-        committer = Committer(lambda: open_store(options.store, durability))
+        committer = Committer(lambda: open_store(options.store, options.durability))
     except StoreError as error:
-        log.error("store.cannot_open", error=str(error))  # noqa: TRY400 - the text says it all
+        log.error("store.cannot_open", error=str(error))
         pulse.say("failed", str(error))
         pulse.close()
         return EXIT_NO_STORE

@@ -84,16 +84,15 @@ class Ends:
         if node == self.current and worker not in self._done:
             return wire.Turn("end", self.round)
         if self.phase == BEGINNING and worker not in self._done:
-            return self._begun(worker) if state >= 0 else wire.Turn("begin", self.round)
+            if state < 0:
+                return wire.Turn("begin", self.round)
+            self._done.add(worker)
+            self._all_begun()
         if self.phase == RUNNING and state < 0:
             # An acker that was killed during the end does not know how far it was: all begin again.
             self.round = max(self.round, 1 - state)
             return wire.Turn("begin", self.round)
         return None
-
-    def _begun(self, worker: str) -> None:
-        self._done.add(worker)
-        self._all_begun()
 
     def done(self, message: wire.TurnDone) -> None:
         """A worker has run its `begin` or `end`."""

@@ -9,6 +9,7 @@ import heapq
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -117,14 +118,17 @@ class InputLog:
 
     def _recover(self) -> None:
         """Take up every root that an earlier acker left open."""
-        store, after = self._committer.store, 0
-        while page := self._committer.now(lambda: store.open_chunks(after, _PAGE)):
+        store, now = self._committer.store, self._committer.now
+        after = 0
+        while page := now(partial(store.open_chunks, after, _PAGE)):
             for row in page:
                 state = self._open[row.chunk.id] = _Open(row.chunk, row.done)
-                self._todo.append((row.chunk.id, None if state.left == row.chunk.count else np.flatnonzero(~state.done)))
+                self._todo.append(
+                    (row.chunk.id, None if state.left == row.chunk.count else np.flatnonzero(~state.done))
+                )
             after = page[-1].chunk.id
         after = 0
-        while rows := self._committer.now(lambda: store.waiting(after, _PAGE)):
+        while rows := now(partial(store.waiting, after, _PAGE)):
             for failed in rows:
                 heapq.heappush(self._heap, (failed.due, failed.position, failed.entry))
             after = rows[-1].position
@@ -235,7 +239,14 @@ class InputLog:
         key = (row.node, row.kind, row.error.partition(":")[0])
         if key in self.failures or len(self.failures) < _GROUPS:
             first = self.failures.setdefault(
-                key, {"node": row.node, "kind": row.kind, "error": row.error, "traceback": row.traceback, "count": 0}
+                key,
+                {
+                    "node": row.node,
+                    "kind": row.kind,
+                    "error": row.error,
+                    "traceback": row.traceback,
+                    "count": 0,
+                },
             )
             first["count"] += 1
 

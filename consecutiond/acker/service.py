@@ -15,6 +15,7 @@ from consecutiond.acker.ends import Ends
 from consecutiond.acker.inputlog import Entry, InputLog, Ready, Retries
 from consecutiond.acker.ledger import Ledger
 from consecutiond.acker.producers import Producers
+from consecutiond.acker.stores.base import Durability
 from consecutiond_broker import codec, wire
 from consecutiond_broker.clock import SystemClock
 from consecutiond_broker.errors import WireError
@@ -37,7 +38,7 @@ class AckerOptions(msgspec.Struct, frozen=True, kw_only=True):
     pid_dir: str
     #: the store's URL
     store: str
-    durability: str = "durable"
+    durability: Durability = "durable"
     #: for every edge the edges at which a root can enter and reach it, itself among them
     reach: dict[str, tuple[str, ...]]
     #: the edge at which input enters
@@ -82,7 +83,11 @@ class Acker:
     """
 
     def __init__(
-        self, options: AckerOptions, epoch: int, context: "zmq.Context[zmq.Socket[bytes]]", committer: Committer
+        self,
+        options: AckerOptions,
+        epoch: int,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        committer: Committer,
     ) -> None:
         self.options, self.epoch = options, epoch
         self.stopping = False
@@ -329,9 +334,7 @@ class Acker:
             self._send(peer, wire.Refused(self.draining))
             return
         entry = head.entry or (self.options.input_edge,)
-        self.log.append(
-            frames[1], head.count, entry, producer.origin(head.seq), lambda: producer.record(head.seq)
-        )
+        self.log.append(frames[1], head.count, entry, producer.origin(head.seq), lambda: producer.record(head.seq))
 
     def _unacceptable(self, head: wire.Append) -> str:
         if not 1 <= head.count <= 4096:
@@ -394,7 +397,10 @@ class Acker:
             self.log.flush(everything=True)
             return
         self._finishing = True
-        log.info("graph.finished", **{name: getattr(self.log.totals, name) for name in ("completed", "failed", "open")})
+        log.info(
+            "graph.finished",
+            **{name: getattr(self.log.totals, name) for name in ("completed", "failed", "open")},
+        )
         summary = msgspec.json.encode(self.stats())
         for peer in (*self.producers.waiting_peers(), self._heart):
             self._send(peer, wire.Finished(summary))

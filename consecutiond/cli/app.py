@@ -51,7 +51,9 @@ def run(
     target: Target,
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="INPUT…", help="Files that are fed line by line; - is stdin, also the default in a pipe."),
+        typer.Argument(
+            metavar="INPUT…", help="Files that are fed line by line; - is stdin, also the default in a pipe."
+        ),
     ] = None,
     id: Id = "",
     dir: Dir = None,
@@ -59,7 +61,7 @@ def run(
     durability: Durability = "",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.")] = False,
 ) -> None:
-    """Run a graph in the foreground, to the end of its input; print its outputs, then a summary on stderr.
+    r"""Run a graph in the foreground, to the end of its input; print its outputs, then a summary on stderr.
 
     Every line of the input files (without its line end) is one item. What nodes `write` to an output is printed as
     NAME<TAB>JSON, unless the target is a Consecutor with outputs of its own.
@@ -84,7 +86,7 @@ def start(
     durability: Durability = "",
     detach: Annotated[bool, typer.Option("--detach", help="Return when every part is up.")] = False,
 ) -> None:
-    """Run a graph as a daemon: in the foreground for a service manager, or detached for a shell.
+    r"""Run a graph as a daemon: in the foreground for a service manager, or detached for a shell.
 
     It takes up what its log holds, is fed with `consecutiond push`, and runs until `consecutiond stop` or a signal.
     Outputs that are not registered by the target are appended to output_files/NAME.jsonl in its directory.
@@ -104,10 +106,12 @@ def start(
 @app.command(epilog=_EXITS)
 def push(
     id: Annotated[str, typer.Argument(metavar="ID", help="The running consecutor.")],
-    inputs: Annotated[list[str] | None, typer.Argument(metavar="INPUT…", help="Files; - is stdin, the default.")] = None,
+    inputs: Annotated[
+        list[str] | None, typer.Argument(metavar="INPUT…", help="Files; - is stdin, the default.")
+    ] = None,
     dir: Dir = None,
 ) -> None:
-    """Feed lines to a running consecutor; return when all are recorded in its log.
+    r"""Feed lines to a running consecutor; return when all are recorded in its log.
 
     \b
     Example:
@@ -124,7 +128,7 @@ def status(
     dir: Dir = None,
     json: Json = False,
 ) -> None:
-    """Show what runs, and that accepted = completed + failed + open.
+    r"""Show what runs, and that accepted = completed + failed + open.
 
     \b
     Examples:

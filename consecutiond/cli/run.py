@@ -74,6 +74,6 @@ def _line(summary: Summary) -> str:
     rate = summary.accepted / summary.seconds if summary.seconds else 0
     taken = f" + {summary.taken_over:,} taken over" if summary.taken_over else ""
     return (
-        f"{summary.accepted:,} accepted{taken} = {summary.completed:,} completed + {summary.failed:,} failed and kept + "
-        f"{summary.open:,} open; {summary.seconds:.1f} s, {rate:,.0f} items/s"
+        f"{summary.accepted:,} accepted{taken} = {summary.completed:,} completed + {summary.failed:,} failed and "
+        f"kept + {summary.open:,} open; {summary.seconds:.1f} s, {rate:,.0f} items/s"
     )

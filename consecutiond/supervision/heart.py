@@ -1,4 +1,4 @@
-"""The heart: ready barrier, deaths and restarts, and the control socket. ``python -m consecutiond.supervision.heart``."""
+"""The heart: ready barrier, deaths, restarts, control; ``python -m consecutiond.supervision.heart PLAN PART``."""
 
 from consecutiond_broker import child
 
@@ -195,9 +195,7 @@ class Heart:
             return
         delay = self._policy.on_exit(part.name, now)
         part.due = now + delay
-        log.warning(
-            "part.died", part=part.name, part_pid=part.pid, said_why=failed, restart_in_s=round(delay, 3)
-        )
+        log.warning("part.died", part=part.name, part_pid=part.pid, said_why=failed, restart_in_s=round(delay, 3))
 
     def _restart_due(self, now: float) -> None:
         for part in self.parts.values():
@@ -234,9 +232,7 @@ class Heart:
             if info is None or info.state not in _GONE:
                 continue
             if not self.ready and not self.failed:
-                self._start_failed(
-                    f"{part.name} ended before it was up (exit status {info.exit_status}); see its log"
-                )
+                self._start_failed(f"{part.name} ended before it was up (exit status {info.exit_status}); see its log")
             self._died(part, now)
 
     # --- start -----------------------------------------------------------------------------------------------
@@ -281,9 +277,7 @@ class Heart:
 
     def _judge_stop(self, now: float) -> None:
         if self._draining is not None and now > self._draining and not self._shut_down:
-            log.warning(
-                "graph.stop_timed_out", timeout_s=self.options.stop_timeout_s, action="killing; the log stays"
-            )
+            log.warning("graph.stop_timed_out", timeout_s=self.options.stop_timeout_s, action="killing; the log stays")
             self._shutdown()
 
     def _shutdown(self) -> None:
@@ -352,9 +346,7 @@ class Heart:
             self._stop_waiting.append((peer, head.number))
             self._shutdown()
         else:
-            self._answer(
-                peer, head.number, {}, f"unknown request {head.verb!r}: wait, status, stop, shutdown"
-            )
+            self._answer(peer, head.number, {}, f"unknown request {head.verb!r}: wait, status, stop, shutdown")
 
     def _ask_acker(self, peer: bytes, number: int) -> None:
         if not self.acker.connected:

@@ -172,9 +172,7 @@ class Root(Supervisor):  # type: ignore[misc]
         The early death of a program that the root restarts by itself waits for the loop's own tick, or it
         would be restarted dozens of times a second.
         """
-        processes = [
-            process for group in self.process_groups.values() for process in group.processes.values()
-        ]
+        processes = [process for group in self.process_groups.values() for process in group.processes.values()]
         states = {process.config.name: process.get_state() for process in processes}
         stopping = (self.options.mood, len(self.stop_groups or ()))
         changed = [p for p in processes if states[p.config.name] != self._states.get(p.config.name)]
@@ -196,9 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the root until everything has been stopped; return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m consecutiond.supervision.root", description=__doc__)
     parser.add_argument("conf", metavar="CONF", type=Path, help="the configuration of supervisord")
-    parser.add_argument(
-        "--lock-fd", metavar="N", type=int, help="the lock, held as long as this process lives"
-    )
+    parser.add_argument("--lock-fd", metavar="N", type=int, help="the lock, held as long as this process lives")
     parser.add_argument("--die-with-parent", action="store_true", help=f"the parent is ${PARENT_PID}")
     chosen = parser.parse_args(arguments)
     parent = os.environ.pop(PARENT_PID, None)
@@ -226,9 +222,7 @@ def _supervise(conf: Path, lock_fd: int | None) -> int:
     return EXIT_OK
 
 
-def root_argv(
-    conf: Path, *, lock_fd: int | None, die_with_parent: bool, python: str = sys.executable
-) -> list[str]:
+def root_argv(conf: Path, *, lock_fd: int | None, die_with_parent: bool, python: str = sys.executable) -> list[str]:
     """Return the command line of a root, for whoever wants to become one."""
     # Its configuration is UTF-8 whatever the locale says; the option is not inherited by its children.
     argv = [python, "-X", "utf8", "-m", "consecutiond.supervision.root", str(conf)]

@@ -61,9 +61,7 @@ def render(programs: Sequence[Program], rundir: RunDir, options: RootOptions) ->
     names = [program.name for program in programs]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
-        raise SupervisorError(
-            f"programs need different names; more than once there is {', '.join(sorted(twice))}"
-        )
+        raise SupervisorError(f"programs need different names; more than once there is {', '.join(sorted(twice))}")
     sections = [_root_section(rundir, options), *(_program_section(program, options) for program in programs)]
     return "\n".join(sections)
 
@@ -142,10 +140,7 @@ def _launch(program: Program, options: RootOptions) -> str:
 def _is_plain(key: str, value: str) -> bool:
     """Return whether `environment` can carry it: there are no escapes, and quotes at the ends get lost."""
     return (
-        bool(_ENV_KEY.fullmatch(key))
-        and '"' not in value
-        and value == value.strip("'")
-        and not _COMMENT.search(value)
+        bool(_ENV_KEY.fullmatch(key)) and '"' not in value and value == value.strip("'") and not _COMMENT.search(value)
     )
 
 

@@ -14,13 +14,12 @@ import keyword
 import os
 import re
 import signal
-import sys
 import sysconfig
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -92,7 +91,7 @@ class Table:
 
 def source_files(limit: int | None = None) -> list[Path]:
     """Find the standard library's source, its tests included, without what was installed beside it."""
-    files = Path(sysconfig.get_path("stdlib")).rglob("*.py")
+    files = filter(Path.is_file, Path(sysconfig.get_path("stdlib")).rglob("*.py"))
     return sorted(file for file in files if not {"site-packages", "dist-packages"} & set(file.parts))[:limit]
 
 
@@ -115,9 +114,8 @@ def plain_count(lines: Iterable[str]) -> tuple[int, dict[str, Counter[str]]]:
 
 
 def watch(consecutor: Consecutor, lines: int, console: Console, kill: bool) -> None:
-    """Show how a run gets on until it is over; kill one worker, and tell when it is back."""
+    """Show how a run gets on until it has no status any more; kill one worker, and tell when it is back."""
     began, printed, killed = time.monotonic(), 0.0, 0
-    # there is no status any more when the run is over
     with console.status("starting") as shown, suppress(ConsecutiondError):
         while True:
             status, now = consecutor.status(), time.monotonic()
@@ -133,7 +131,7 @@ def watch(consecutor: Consecutor, lines: int, console: Console, kill: bool) -> N
                 elif killed and victim["pid"] != killed:
                     console.print(f"{VICTIM} is back: pid {victim['pid']}, restarts: {victim['restarts']}")
                     kill = False
-            time.sleep(0.1)
+            time.sleep(0.2)
     if kill:
         console.print(f"the run was over before {VICTIM} {'was back' if killed else 'could be killed'}")
 
@@ -146,13 +144,12 @@ def progress(status: Mapping[str, Any], lines: int, seconds: float) -> str:
 
 
 def report(console: Console, ran: Summary, tables: dict[str, Table]) -> None:
-    """Show the most frequent words, the speed, and what became of every line."""
+    """Show the most frequent words, the speed in items (lines, children, rows), and what became of the lines."""
     top = Columns("keywords", "", "names", "")
     most = [table.totals.most_common(15) for table in tables.values()]
     for (word, count), (name, uses) in zip(*most, strict=False):
         top.add_row(word, f"{count:,}", name, f"{uses:,}")
     console.print(top)
-    # a line, what is pushed for it, and a row for each of these
     items = ran.accepted + 2 * sum(len(table.keys) for table in tables.values())
     repeats = sum(table.repeats for table in tables.values())
     console.print(f"{ran.seconds:.1f} s, {items / ran.seconds:,.0f} items/s; {repeats:,} rows came twice")
@@ -184,12 +181,10 @@ def main() -> int:
         for kind, table in tables.items():
             consecutor.register_output(kind, table)
         consecutor.up()
-        watcher = threading.Thread(target=watch, args=(consecutor, lines, console, not options.no_kill))
-        watcher.start()
-        try:
+        with ThreadPoolExecutor() as pool:
+            watching = pool.submit(watch, consecutor, lines, console, not options.no_kill)
             ran = consecutor.produce_from_iterable(lines_of(files), progress=False)
-        finally:
-            watcher.join()
+        watching.result()
     report(console, ran, tables)
     wrong = differences(tables, right)
     if [ran.accepted, ran.completed, ran.failed, ran.open] != [lines, lines, 0, 0]:
@@ -199,4 +194,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        raise SystemExit(main())
+    except ConsecutiondError as error:
+        raise SystemExit(f"census: {error}") from None

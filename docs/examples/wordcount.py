@@ -1,8 +1,9 @@
-"""Count the words of a text file, the short and the long ones apart: `python wordcount.py book.txt`.
+"""Count the words of a text file, the short ones and the long ones apart: `python wordcount.py book.txt`.
 
-What a node keeps in memory, as `Count` does, dies with its worker; `census.py` shows how to count without that risk.
+What a node keeps in memory, as `Count` does here, dies with its worker; `census.py` counts without that risk.
 """
 
+# ruff: noqa: D101, D102
 import sys
 
 from consecutiond import Consecutor, Node

@@ -11,13 +11,13 @@ from pathlib import Path  # noqa: E402
 
 import zmq  # noqa: E402
 
+import consecutiond_nodes.importer as importer  # noqa: E402
 from consecutiond_broker.epochs import next_epoch  # noqa: E402
 from consecutiond_broker.errors import FencedError  # noqa: E402
 from consecutiond_broker.options import load_options  # noqa: E402
 from consecutiond_broker.partlog import log_to_stderr  # noqa: E402
 from consecutiond_broker.pulse import Pulse  # noqa: E402
 from consecutiond_broker.signals import Signals  # noqa: E402
-from consecutiond_nodes import importer  # noqa: E402
 from consecutiond_nodes.ports import Who  # noqa: E402
 from consecutiond_nodes.worker import Worker, WorkerOptions, log, user_traceback  # noqa: E402
 
@@ -47,9 +47,7 @@ def main() -> int:
         worker = Worker(options, graph[options.node], graph.outlets(options.node), who, context)
         worker.listen(Signals(signal.SIGTERM))
         worker.begin()
-    except (
-        BaseException
-    ) as error:  # whatever the user's code does at start, its traceback reaches whoever waits
+    except BaseException as error:  # whatever the user's code does at start, its traceback reaches whoever waits
         log.exception("worker.start_failed")
         pulse.say("failed", getattr(error, "user_traceback", "") or user_traceback(error))
         pulse.close()
@@ -60,7 +58,7 @@ def main() -> int:
     try:
         worker.run()
     except FencedError as error:
-        log.error("worker.fenced error=%s", error)  # noqa: TRY400 - the text says it all
+        log.error("worker.fenced error=%s", error)
         pulse.say("failed", str(error))
         return EXIT_FENCED
     finally:

@@ -53,10 +53,7 @@ class Graph(Wiring):
     def edges(self) -> tuple[Edge, ...]:
         """The arrows, in the topological order of the nodes that they leave."""
         return tuple(
-            Edge(name, target)
-            for name in self.nodes
-            for outlet in self.outlets(name)
-            for target in outlet.targets
+            Edge(name, target) for name in self.nodes for outlet in self.outlets(name) for target in outlet.targets
         )
 
     @property

@@ -202,8 +202,7 @@ def _no_attribute(thing: object, name: str, module: ModuleType, target: _Target)
     advice = f"; did you mean {close[0]!r}?" if close else ""
     if discovery.has_main_block(module):
         advice += (
-            '; is it made under `if __name__ == "__main__":`? That block does not run here: make the graph '
-            "before it"
+            '; is it made under `if __name__ == "__main__":`? That block does not run here: make the graph before it'
         )
     where = module.__name__ if target.path is None else target.path
     owner = where if thing is module else f"{target.attribute.rpartition('.')[0]} in {where}"

@@ -57,9 +57,7 @@ class Buffer:
             per = self._fit(len(body), stop - start, most)
             if len(body) > self.max_message:
                 if stop - start == 1:
-                    raise CodecError(
-                        f"a value of {len(body)} bytes, more than max_message = {self.max_message}"
-                    )
+                    raise CodecError(f"a value of {len(body)} bytes, more than max_message = {self.max_message}")
                 per = max(1, (stop - start) // 2)
                 continue
             yield start, stop, body
@@ -93,9 +91,7 @@ class Buffer:
         own, roots = job.ids[parents], job.roots[parents].tobytes()
         for port in self.ports:
             ids = child_ids(own, ordinals, port.salt)
-            job.xors[parents[starts]] ^= (
-                ids if len(starts) == len(ids) else np.bitwise_xor.reduceat(ids, starts)
-            )
+            job.xors[parents[starts]] ^= ids if len(starts) == len(ids) else np.bitwise_xor.reduceat(ids, starts)
             raw = ids.tobytes()
             for start, stop, body in messages:
                 port.send(job, stop - start, [roots[8 * start : 8 * stop], raw[8 * start : 8 * stop], body])
@@ -123,10 +119,6 @@ class Buffer:
             bad.setdefault(self.parents[place], reason)
         for parent, reason in bad.items():
             job.fail(parent, "unserialisable", self.node, f"node {self.node} pushed {reason}", "")
-        kept = [
-            (value, parent)
-            for value, parent in zip(self.values, self.parents, strict=True)
-            if parent not in bad
-        ]
+        kept = [(value, parent) for value, parent in zip(self.values, self.parents, strict=True) if parent not in bad]
         self.values[:] = [value for value, _ in kept]
         self.parents[:] = [parent for _, parent in kept]

@@ -144,11 +144,7 @@ class Downstream(Port):
     def greeting(self) -> list[bytes]:
         """Join as a sender."""
         who = self.who
-        return [
-            wire.pack(
-                wire.Join(wire.VERSION, "up", who.name, who.epoch, who.pid, who.started, "", 0, 0, 0, ())
-            )
-        ]
+        return [wire.pack(wire.Join(wire.VERSION, "up", who.name, who.epoch, who.pid, who.started, "", 0, 0, 0, ()))]
 
     def send(self, job: Job, count: int, frames: list[bytes]) -> None:
         """Send a batch, or keep it until there is credit."""

@@ -113,9 +113,7 @@ class Vertex:
             )
         self._num_workers = n_workers
 
-    def bind(
-        self, push: Callable[[Any], None], write: Callable[[str, Any], None], key: Callable[[], int]
-    ) -> None:
+    def bind(self, push: Callable[[Any], None], write: Callable[[str, Any], None], key: Callable[[], int]) -> None:
         """Give the node its way out; the worker calls this once, before `begin`.
 
         Args:

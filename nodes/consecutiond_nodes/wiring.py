@@ -110,8 +110,7 @@ class Wiring:
 
         """
         return (
-            other.vertex_by_id.keys() <= self.vertex_by_id.keys()
-            and other.fan_by_key.keys() <= self.fan_by_key.keys()
+            other.vertex_by_id.keys() <= self.vertex_by_id.keys() and other.fan_by_key.keys() <= self.fan_by_key.keys()
         )
 
 

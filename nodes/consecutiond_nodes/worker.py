@@ -112,13 +112,10 @@ class Worker:
         for port in self.up:
             port.hint = self._hint
         self.down = {
-            name: Downstream(context, who, end.name, end.uri, self._settle)
-            for name, end in options.downstream.items()
+            name: Downstream(context, who, end.name, end.uri, self._settle) for name, end in options.downstream.items()
         }
         if options.output is not None:
-            self.down["output"] = Downstream(
-                context, who, options.output.name, options.output.uri, self._settle
-            )
+            self.down["output"] = Downstream(context, who, options.output.name, options.output.uri, self._settle)
         self._ports = list(self.down.values())
         self.acker = Dealer(context, options.acker_uri, f"N:{who.name}".encode(), self._greet_acker)
         for link in (self.acker, *(port.dealer for port in (*self.up, *self._ports))):
@@ -136,9 +133,7 @@ class Worker:
 
     def _bind_push(self, outlets: tuple[Outlet, ...]) -> Callable[[Any], None]:
         """Choose once what a push does."""
-        broadcast = tuple(
-            self.down[name] for outlet in outlets if outlet.router is None for name in outlet.targets
-        )
+        broadcast = tuple(self.down[name] for outlet in outlets if outlet.router is None for name in outlet.targets)
         pushes = [self._appender(self._buffer(broadcast))] if broadcast else []
         pushes += [self._router(outlet) for outlet in outlets if outlet.router is not None]
         if not pushes:
@@ -247,9 +242,7 @@ class Worker:
             return
         if self._signals is not None and self._signals.taken():
             self.stopping = True
-        for port in self._ports:
-            port.pump()
-        for port in self.up:
+        for port in (*self._ports, *self.up):
             port.pump()
         self.acker.check_connection()
         for frames in self.acker.messages(10):
@@ -269,9 +262,7 @@ class Worker:
             values = codec.decode(job.body)
         except CodecError as error:
             values = []
-            job.fails.append(
-                wire.Fail("undecodable", True, job.roots.tobytes(), self.node.name, str(error), "")
-            )
+            job.fails.append(wire.Fail("undecodable", True, job.roots.tobytes(), self.node.name, str(error), ""))
             job.failed.extend(range(len(job.roots)))
         self._process(job, values)
         self._send_outputs(job)
@@ -293,9 +284,7 @@ class Worker:
             words[INDEX] = position + 1
             try:
                 process(value)
-            except (
-                BaseException
-            ) as error:  # whatever the user's code raises, sys.exit too, fails this item alone
+            except BaseException as error:  # whatever the user's code raises, sys.exit too, fails this item alone
                 self._raised(job, position, error)
         words[INDEX] = 0
 

@@ -147,10 +147,8 @@ class TestReports:
         assert (closed.emission.chunk, closed.emission.entry) == (42, ("in", "side"))
         assert closed.indices.tolist() == [1]
 
-    @pytest.mark.parametrize("close", [lambda l, k: apply(l, (k, 5)), take, lambda l, _: list(l.sweep({"in"}))])
-    def test_a_late_report_of_a_closed_root_changes_nothing(
-        self, close: Callable[[Ledger, int], object]
-    ) -> None:
+    @pytest.mark.parametrize("close", [lambda led, k: apply(led, (k, 5)), take, lambda led, _: list(led.sweep({"in"}))])
+    def test_a_late_report_of_a_closed_root_changes_nothing(self, close: Callable[[Ledger, int], object]) -> None:
         ledger = Ledger(EPOCH)
         one, _two = emit(ledger, [5, 6])
         close(ledger, one)

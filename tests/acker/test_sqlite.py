@@ -88,9 +88,7 @@ def test_the_file_and_its_companions_are_private_whatever_the_umask(path: Path) 
         os.umask(umask)
 
 
-def test_a_relative_url_is_below_the_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_relative_url_is_below_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     open_store("sqlite:///here.sqlite", "fast").close()
     assert (tmp_path / "here.sqlite").exists()
@@ -130,9 +128,7 @@ while True:
 
 
 @pytest.mark.parametrize("durability", ["durable", "fast"])
-def test_a_group_that_returned_survives_kill_9_and_none_is_there_in_part(
-    path: Path, durability: Durability
-) -> None:
+def test_a_group_that_returned_survives_kill_9_and_none_is_there_in_part(path: Path, durability: Durability) -> None:
     returned = 0
     for round in range(4):
         process = child(COMMIT_FOR_EVER, path, durability)
@@ -153,9 +149,7 @@ def assert_whole_groups(path: Path, returned: int) -> None:
         last = store.next_chunk() - 1
         groups = last // 32
         assert last in (returned, returned + 32)
-        assert [chunk.chunk.id for chunk in store.open_chunks(0, 1000)] == list(
-            range(max(1, last - 63), last + 1)
-        )
+        assert [chunk.chunk.id for chunk in store.open_chunks(0, 1000)] == list(range(max(1, last - 63), last + 1))
         assert all(len(store.body(id)) == 100_000 for id in range(max(1, last - 63), last + 1))
         assert store.last_sequence(b"producer") == last
         totals = store.totals()
@@ -189,9 +183,7 @@ print("not killed")
 """
 
 
-@pytest.mark.parametrize(
-    "statement", ["INSERT INTO bodies", "DELETE FROM chunks", "UPDATE counters", "COMMIT"]
-)
+@pytest.mark.parametrize("statement", ["INSERT INTO bodies", "DELETE FROM chunks", "UPDATE counters", "COMMIT"])
 def test_a_kill_in_mid_commit_leaves_the_store_as_it_was(path: Path, statement: str) -> None:
     with closing(open_store(f"sqlite:///{path}", "durable")) as store:
         store.commit(Changes(appends=[append(1)]))
@@ -219,9 +211,7 @@ def test_a_kill_while_the_store_is_created_leaves_nothing_half_made(path: Path) 
 
 
 @pytest.mark.parametrize("durability", ["durable", "fast"])
-def test_300_mib_that_come_and_go_leave_a_small_file_and_a_small_log(
-    path: Path, durability: Durability
-) -> None:
+def test_300_mib_that_come_and_go_leave_a_small_file_and_a_small_log(path: Path, durability: Durability) -> None:
     largest = 0
     with closing(open_store(f"sqlite:///{path}", durability)) as store:
         for id in range(1, 301):
@@ -322,9 +312,7 @@ def test_another_schema_version_is_refused_untouched(path: Path, version: int, a
         connection.execute(f"PRAGMA user_version = {version}")
     content = path.read_bytes()
     for attempt in both_ways(path):
-        with pytest.raises(
-            StoreError, match=f"{age} consecutiond .schema version {version}, this one reads 1.*"
-        ):
+        with pytest.raises(StoreError, match=f"{age} consecutiond .schema version {version}, this one reads 1.*"):
             attempt()
     assert path.read_bytes() == content
 
@@ -342,9 +330,7 @@ def test_the_database_of_another_program_is_refused_untouched(path: Path) -> Non
 def test_a_file_that_is_no_database_is_refused_untouched(path: Path) -> None:
     path.write_text("not a database\n" * 500)
     for attempt in both_ways(path):
-        with pytest.raises(
-            StoreError, match=r"could not be opened.*SQLITE_NOTADB.*give the store another path"
-        ):
+        with pytest.raises(StoreError, match=r"could not be opened.*SQLITE_NOTADB.*give the store another path"):
             attempt()
     assert path.read_text() == "not a database\n" * 500
 
@@ -413,9 +399,7 @@ def test_a_directory_that_is_not_writable_is_a_clear_error_at_the_start(locked: 
 # Reading beside the acker and after it.
 
 
-def test_a_reader_sees_every_commit_of_a_live_acker_and_can_change_nothing(
-    path: Path, store: SqliteStore
-) -> None:
+def test_a_reader_sees_every_commit_of_a_live_acker_and_can_change_nothing(path: Path, store: SqliteStore) -> None:
     store.commit(Changes(appends=[append(1)]))
     with closing(read_only(path)) as reader:
         assert reader.totals() == store.totals()

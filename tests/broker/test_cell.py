@@ -27,39 +27,44 @@ def cell(path: Path) -> Iterator[Cell]:
 
 
 def test_a_fresh_cell_says_that_nothing_was_in_hand(cell: Cell, path: Path) -> None:
-    assert read_remains(path, 5, 0) == Remains(delivery=0, index=-1, outputs=0)
+    assert read_remains(path, 5, 0) == Remains(delivery=0, position=-1, outputs=0)
 
 
 def test_the_item_in_execution_is_the_suspect_of_its_own_edge_only(cell: Cell, path: Path) -> None:
     cell.start(1, 7)
     cell.words[INDEX] = 3 + 1
-    assert read_remains(path, 5, 1) == Remains(delivery=7, index=3, outputs=0)
-    assert read_remains(path, 5, 0) == Remains(delivery=0, index=-1, outputs=0)
+    assert read_remains(path, 5, 1) == Remains(delivery=7, position=3, outputs=0)
+    assert read_remains(path, 5, 0) == Remains(delivery=0, position=-1, outputs=0)
 
 
 def test_between_two_items_nobody_is_the_suspect(cell: Cell, path: Path) -> None:
     cell.words[INDEX] = 9
     cell.start(0, 7)
-    assert read_remains(path, 5, 0) == Remains(delivery=7, index=-1, outputs=0)
+    assert read_remains(path, 5, 0) == Remains(delivery=7, position=-1, outputs=0)
 
 
 def test_outputs_are_remembered_per_edge_beyond_the_end_of_their_batch(cell: Cell, path: Path) -> None:
     cell.start(1, 7)
     cell.outputs_leave(1, 7)
     cell.finish()
-    assert read_remains(path, 5, 1) == Remains(delivery=0, index=-1, outputs=7)
-    assert read_remains(path, 5, 0) == Remains(delivery=0, index=-1, outputs=0)
+    assert read_remains(path, 5, 1) == Remains(delivery=0, position=-1, outputs=7)
+    assert read_remains(path, 5, 0) == Remains(delivery=0, position=-1, outputs=0)
 
 
 @pytest.mark.parametrize(("epoch", "slot"), [(4, 0), (6, 0), (5, 2)])
-def test_the_cell_of_another_incarnation_or_edge_proves_nothing(
-    cell: Cell, path: Path, epoch: int, slot: int
-) -> None:
+def test_the_cell_of_another_incarnation_or_edge_proves_nothing(cell: Cell, path: Path, epoch: int, slot: int) -> None:
     assert read_remains(path, epoch, slot) is None
 
 
 def damaged(whole: bytes) -> list[bytes]:
-    return [b"", whole[:40], whole[:-8], whole + b"x", b"\0" * len(whole), whole[:16] + b"\xff" * 8 + whole[24:]]
+    return [
+        b"",
+        whole[:40],
+        whole[:-8],
+        whole + b"x",
+        b"\0" * len(whole),
+        whole[:16] + b"\xff" * 8 + whole[24:],
+    ]
 
 
 def test_a_damaged_cell_proves_nothing(cell: Cell, path: Path) -> None:
@@ -90,7 +95,7 @@ def test_a_new_incarnation_does_not_inherit_what_the_old_one_had_in_hand(path: P
     old.start(0, 7)
     old.outputs_leave(0, 7)
     new = Cell(path, 6, 1)
-    assert read_remains(path, 6, 0) == Remains(delivery=0, index=-1, outputs=0)
+    assert read_remains(path, 6, 0) == Remains(delivery=0, position=-1, outputs=0)
     old.words.release()
     new.words.release()
 
@@ -112,4 +117,4 @@ time.sleep(60)
         assert worker.stdout is not None
         assert worker.stdout.readline() == b"in hand\n"
         os.kill(worker.pid, signal.SIGKILL)
-    assert read_remains(path, 5, 0) == Remains(delivery=7, index=2, outputs=6)
+    assert read_remains(path, 5, 0) == Remains(delivery=7, position=2, outputs=6)

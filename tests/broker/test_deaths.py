@@ -100,9 +100,7 @@ def test_a_zombie_a_reaped_process_and_an_impossible_pid_are_dead(
     assert watch.fds() == {}
 
 
-def test_a_pid_that_somebody_else_has_by_now_is_dead(
-    watch: DeathWatch, process: "subprocess.Popen[bytes]"
-) -> None:
+def test_a_pid_that_somebody_else_has_by_now_is_dead(watch: DeathWatch, process: "subprocess.Popen[bytes]") -> None:
     """The start time tells the two apart; no descriptor is left open."""
     before = open_descriptors()
     assert not watch.watch("worker", process.pid, started(process.pid) - 1)

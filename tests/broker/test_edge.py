@@ -323,17 +323,20 @@ class TestDeath:
         assert names(edge.queue) == ["three", "four"]
 
     def test_the_suspect_is_not_processed_again_and_its_neighbours_are(self, edge: Edge) -> None:
-        verdict = edge.bury(A, Remains(delivery=2, index=1, outputs=1))
+        verdict = edge.bury(A, Remains(delivery=2, position=1, outputs=1))
         assert names(each for each, _ in verdict.failed) == ["one"]
-        assert [(names([b]), suspect) for b, suspect in verdict.redelivered] == [(["two"], 1), (["three"], -1)]
+        assert [(names([b]), suspect) for b, suspect in verdict.redelivered] == [
+            (["two"], 1),
+            (["three"], -1),
+        ]
         assert [each.skip for each in edge.queue] == [(1,), (), ()]
 
     def test_the_suspect_of_a_batch_with_outputs_is_named_in_its_failure(self, edge: Edge) -> None:
-        verdict = edge.bury(A, Remains(delivery=2, index=1, outputs=2))
+        verdict = edge.bury(A, Remains(delivery=2, position=1, outputs=2))
         assert [(names([b]), suspect) for b, suspect in verdict.failed] == [(["one"], -1), (["two"], 1)]
 
     def test_a_position_outside_the_batch_suspects_nobody(self, edge: Edge) -> None:
-        verdict = edge.bury(A, Remains(delivery=1, index=3, outputs=0))
+        verdict = edge.bury(A, Remains(delivery=1, position=3, outputs=0))
         assert [suspect for _, suspect in verdict.redelivered] == [-1, -1, -1]
         assert edge.queue[0].skip == ()
 

@@ -268,9 +268,7 @@ class TestFlow:
         assert bench.broker.edge.held == 1
         assert bench.reports() == []
 
-    def test_a_settlement_that_comes_twice_is_reported_once(
-        self, bench: Bench, sender: Peer, receiver: Peer
-    ) -> None:
+    def test_a_settlement_that_comes_twice_is_reported_once(self, bench: Bench, sender: Peer, receiver: Peer) -> None:
         bench.join_acker()
         receiver.join()
         sender.offer(1, 11)
@@ -281,9 +279,7 @@ class TestFlow:
         bench.until(bench.reports)
         assert len(bench.reports()) == 1
 
-    def test_a_receiver_that_is_gone_gives_its_delivery_back(
-        self, bench: Bench, sender: Peer, receiver: Peer
-    ) -> None:
+    def test_a_receiver_that_is_gone_gives_its_delivery_back(self, bench: Bench, sender: Peer, receiver: Peer) -> None:
         receiver.join()
         receiver.socket.close()
         sender.offer(1, 11)
@@ -365,9 +361,7 @@ class TestReports:
             *_, delivery = receiver.expect(wire.Deliver, known + 1)
             receiver.settle(delivery)
 
-    def test_they_are_kept_until_the_acker_has_applied_them(
-        self, bench: Bench, sender: Peer, receiver: Peer
-    ) -> None:
+    def test_they_are_kept_until_the_acker_has_applied_them(self, bench: Bench, sender: Peer, receiver: Peer) -> None:
         bench.join_acker()
         receiver.join()
         self.settle_some(bench, sender, receiver, 11, 12, 13)

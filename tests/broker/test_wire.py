@@ -73,9 +73,7 @@ def test_a_message_with_a_frame_too_many_or_too_few_is_refused(head: wire.Head, 
 
 @pytest.mark.parametrize("kind", [wire.Batch(2, 5, 1, 3), wire.Deliver(2, 5, 1, 3, ())])
 @pytest.mark.parametrize("columns", [(TWO, TWO), (TWO + TWO[:8], TWO), (TWO, TWO + TWO[:8]), (TWO[:-1], TWO)])
-def test_a_batch_whose_columns_do_not_hold_its_count_is_refused(
-    kind: wire.Head, columns: tuple[bytes, bytes]
-) -> None:
+def test_a_batch_whose_columns_do_not_hold_its_count_is_refused(kind: wire.Head, columns: tuple[bytes, bytes]) -> None:
     with pytest.raises(WireError, match="3 items"):
         wire.unpack([wire.pack(kind), *columns, b"body"])
 

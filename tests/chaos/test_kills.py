@@ -60,7 +60,7 @@ def feed_until(consecutor: Consecutor, killer: Killer, least: int) -> set[int]:
 
 
 def check_conserved(receipted: set[int], sink: list[int], store: Path) -> None:
-    """The oracle: receipted = sink ∪ failed, and nothing is open. It reads sink and store itself."""
+    """The oracle: what was receipted is in the sink or failed, and nothing is open. It reads sink and store itself."""
     log = read_only(store)
     try:
         totals, dead = log.totals(), log.dead_letters(limit=1_000_000)

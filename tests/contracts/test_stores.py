@@ -34,16 +34,12 @@ def store(kind: str, tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
-def append(
-    id: int, first: int, count: int = 3, origin: Origin | None = None, body: bytes = b"values"
-) -> Append:
+def append(id: int, first: int, count: int = 3, origin: Origin | None = None, body: bytes = b"values") -> Append:
     return Append(Chunk(id, first, count, ("in-parse",), body), origin)
 
 
 def failed(position: int, attempts: int = 1, error: str = "ValueError: no") -> Failed:
-    return Failed(
-        position, attempts, ("in-parse", "in-count"), b"value", 12.5, "parse", "raised", error, "tb", 9.25
-    )
+    return Failed(position, attempts, ("in-parse", "in-count"), b"value", 12.5, "parse", "raised", error, "tb", 9.25)
 
 
 def test_a_new_store_is_empty_and_numbers_from_one(store: Store) -> None:
@@ -71,9 +67,7 @@ def test_numbers_go_on_behind_gaps_and_after_every_chunk_is_deleted(store: Store
     [append(1, 4), append(2, 3), append(2, 4, count=0), append(2, 2**63 - 1, count=2)],
     ids=["id used", "position used", "no roots", "out of range"],
 )
-def test_a_number_used_twice_or_out_of_range_is_refused_and_the_whole_group_with_it(
-    store: Store, bad: Append
-) -> None:
+def test_a_number_used_twice_or_out_of_range_is_refused_and_the_whole_group_with_it(store: Store, bad: Append) -> None:
     store.commit(Changes(appends=[append(1, 1)]))
     before = snapshot(store)
     with pytest.raises(StoreError):
@@ -147,9 +141,7 @@ def test_a_dead_letter_waits_no_longer_and_is_not_open(store: Store) -> None:
 
 def test_within_a_group_dead_and_recovered_come_after_waiting(store: Store) -> None:
     roots = [failed(1), failed(2), failed(3)]
-    store.commit(
-        Changes(appends=[append(1, 1)], done={1: None}, waiting=roots, dead=[failed(1)], recovered=[2])
-    )
+    store.commit(Changes(appends=[append(1, 1)], done={1: None}, waiting=roots, dead=[failed(1)], recovered=[2]))
     assert store.waiting(0, 10) == [failed(3)]
     assert store.dead_letters(0, 10) == [failed(1)]
 
@@ -257,9 +249,7 @@ def test_the_sentence_on_the_guarantee_differs_where_the_guarantee_does(kind: st
         assert "lost" in said[0][1]
 
 
-@pytest.mark.parametrize(
-    "url", ["redis://localhost", "store.sqlite", "", "memory://x", "sqlite:/x", "SQLITE:////x"]
-)
+@pytest.mark.parametrize("url", ["redis://localhost", "store.sqlite", "", "memory://x", "sqlite:/x", "SQLITE:////x"])
 def test_an_unknown_url_is_refused_with_the_known_ones(url: str) -> None:
     with pytest.raises(StoreError, match=r"memory://, sqlite:///relative/path and sqlite:////absolute/path"):
         open_store(url, "durable")
@@ -383,9 +373,7 @@ class StoreMachine(RuleBasedStateMachine):
     def fail(self, data: st.DataObject, at_once: bool) -> None:
         for position in self.take(data):
             staged, rows = (
-                (self.changes.dead, self.model.dead)
-                if at_once
-                else (self.changes.waiting, self.model.waiting)
+                (self.changes.dead, self.model.dead) if at_once else (self.changes.waiting, self.model.waiting)
             )
             rows[position] = failed(position)
             staged.append(rows[position])

@@ -19,15 +19,14 @@ from consecutiond.supervision.supervisord import SupervisorClient, SupervisorErr
 from consecutiond_broker.child import start_time
 
 PATIENCE_S = 20.0
-TOLD = (
-    "import json, os, sys; json.dump([sys.argv[2:], dict(os.environ), os.getcwd()], open(sys.argv[1], 'w'))"
-)
+TOLD = "import json, os, sys; json.dump([sys.argv[2:], dict(os.environ), os.getcwd()], open(sys.argv[1], 'w'))"
 SLEEP = (sys.executable, "-c", "import time; time.sleep(600)")
 
 #: what each way of quoting gets wrong first
 AWKWARD = (
     "100%", "%(here)s", "%s %%", "two words", " led and trailed ", "tab\tbed", "ünïcödé → 漢字 🎉", "",
-    "semi ;colon", " ;", "hash #tag", "#first", "'single'", '"double"', "it's", '"it\'s"', "'", '"', "\\", "back\\slash\\",
+    "semi ;colon", " ;", "hash #tag", "#first", "'single'", '"double"', "it's", '"it\'s"', "'", '"', "\\",
+    "back\\slash\\",
     "$HOME `id` $(id)", "a=b,c=d", "-dash", "--", "~", "*", "[section]", "\u00a0#nbsp", "é ;", "{x!r}", "a\\nb",
 )  # fmt: skip
 
@@ -266,9 +265,7 @@ def test_a_client_outlives_its_root(running: Running) -> None:
             running.client.info()
 
 
-@pytest.mark.parametrize(
-    "answer", [b"", b"rubbish\r\n\r\n", b"HTTP/1.0 500 no\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n<x>"]
-)
+@pytest.mark.parametrize("answer", [b"", b"rubbish\r\n\r\n", b"HTTP/1.0 500 no\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n<x>"])
 def test_an_answer_that_is_none_is_an_error_of_ours(tmp_path: Path, answer: bytes) -> None:
     """Whatever listens there, no exception of the libraries gets out, and no socket is left open."""
     with socket.socket(socket.AF_UNIX) as listener:
@@ -305,9 +302,7 @@ def test_a_root_that_hangs_is_given_up_after_the_time_out(tmp_path: Path) -> Non
 
 def test_what_a_program_prints_is_kept_and_bounded(running: Running) -> None:
     """Standard output and error go to one file, which is rotated."""
-    code = (
-        "import sys; print('out', flush=True); print('err', file=sys.stderr); sys.stdout.write('x' * 300_000)"
-    )
+    code = "import sys; print('out', flush=True); print('err', file=sys.stderr); sys.stdout.write('x' * 300_000)"
     text = render(
         [Program("p", (sys.executable, "-c", code))],
         running.rundir,

@@ -53,9 +53,7 @@ def test_an_id_that_can_name_a_directory_is_taken(id: str) -> None:
     assert check_id(id) == id == RunDir.check_id(id)
 
 
-@pytest.mark.parametrize(
-    "id", ["", ".", "..", ".hidden", "-x", "a/b", "/", "a b", "ü", "a\n", "a\0", "A" * 65, "a:b"]
-)
+@pytest.mark.parametrize("id", ["", ".", "..", ".hidden", "-x", "a/b", "/", "a b", "ü", "a\n", "a\0", "A" * 65, "a:b"])
 def test_an_id_that_cannot_is_refused_wherever_it_comes_in(id: str, tmp_path: Path) -> None:
     with pytest.raises(RunDirError, match="cannot be the id"):
         check_id(id)
@@ -144,9 +142,7 @@ def test_the_lock_goes_with_its_process_and_lives_in_the_one_it_is_handed_to(run
 
 def test_the_lock_is_not_inherited_by_itself(rundir: RunDir) -> None:
     fd = rundir.acquire()
-    with subprocess.Popen(
-        [sys.executable, "-c", "import time; time.sleep(600)"], close_fds=False
-    ) as bystander:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], close_fds=False) as bystander:
         os.close(fd)
         assert not rundir.is_live()
         bystander.kill()
@@ -204,8 +200,7 @@ def test_leftovers_name_what_is_there_and_nothing_is_left_by_a_fresh_directory(r
     assert rundir.leftovers() is None
     littered(rundir)
     assert rundir.leftovers() == (
-        "an earlier run left 2 pid files, 1 cell, 1 socket file, the store acker_db.sqlite (5 bytes)"
-        f" in {rundir.path}"
+        f"an earlier run left 2 pid files, 1 cell, 1 socket file, the store acker_db.sqlite (5 bytes) in {rundir.path}"
     )
 
 
@@ -230,9 +225,7 @@ def test_a_socket_uri_stays_good_over_a_sweep(deep: RunDir) -> None:
 
 def test_pids_are_recorded_with_start_times_and_read_back(rundir: RunDir) -> None:
     rundir.write_pid("broker-a->b")
-    pid, started = map(
-        int, in_process("rundir.write_pid('node-x.0'); print(*child.identity())", rundir).split()
-    )
+    pid, started = map(int, in_process("rundir.write_pid('node-x.0'); print(*child.identity())", rundir).split())
     assert rundir.read_pids() == {"broker-a->b": identity(), "node-x.0": (pid, started)}
 
 
@@ -324,9 +317,7 @@ def test_every_process_computes_the_same_uri(deep: RunDir, tmp_path: Path) -> No
     assert os.path.realpath(alias / "count" / "socket_files") == os.path.realpath(deep.socket_dir)
 
 
-def test_supervisors_socket_leaves_room_for_what_it_appends_while_binding(
-    rundir: RunDir, deep: RunDir
-) -> None:
+def test_supervisors_socket_leaves_room_for_what_it_appends_while_binding(rundir: RunDir, deep: RunDir) -> None:
     for some in (rundir, deep):
         assert len(os.fsencode(some.supervisor_socket)) + len(".4194304") <= 107
 

@@ -110,9 +110,7 @@ class MemoryStore:
         """Return the body of a chunk."""
         self._require_open()
         if chunk not in self._chunks:
-            raise StoreError(
-                f"the store in memory holds no chunk {chunk}: it is over, or was never recorded."
-            )
+            raise StoreError(f"the store in memory holds no chunk {chunk}: it is over, or was never recorded.")
         return self._chunks[chunk].body
 
     def waiting(self, after: int = 0, limit: int = 1000) -> list[Failed]:

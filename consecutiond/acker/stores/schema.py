@@ -93,13 +93,10 @@ def refuse_foreign(connection: sqlite3.Connection, path: str) -> None:
 
     """
     if is_empty(connection):
-        raise StoreError(
-            f"{path} holds no store yet: the acker never finished its first start. Start the consecutor."
-        )
+        raise StoreError(f"{path} holds no store yet: the acker never finished its first start. Start the consecutor.")
     if _pragma(connection, "application_id") != APPLICATION_ID:
         raise StoreError(
-            f"{path} is an SQLite database of another program; it was not touched. "
-            "Give the store a path of its own."
+            f"{path} is an SQLite database of another program; it was not touched. Give the store a path of its own."
         )
     version = _pragma(connection, "user_version")
     if version != SCHEMA_VERSION:
