@@ -33,7 +33,7 @@ class Session:
     """
 
     def __init__(self, consecutor: "Consecutor") -> None:
-        target = consecutor.target or importer.find_target(consecutor) or importer.find_target(consecutor.graph)
+        target = consecutor.target or importer.find_target(consecutor.graph)
         if target is None:
             raise TargetUnknownError(
                 "workers import the graph, and it stands nowhere where they can find it.\n"

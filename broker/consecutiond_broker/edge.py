@@ -76,6 +76,8 @@ class Edge:
         self.sources: dict[bytes, Source] = {}
         self.receivers: dict[bytes, Receiver] = {}
         self.activity = 0
+        #: the newest acker that is known; batches of older ones are dropped
+        self.acker_epoch = 0
         self._deliveries = 0
         self._turn: deque[bytes] = deque()
 
@@ -90,9 +92,11 @@ class Edge:
             known = self.sources[peer] = Source(epoch)
         return known
 
-    def leave_source(self, peer: bytes) -> None:
-        """Forget a sender; its queued batches stay."""
-        self.sources.pop(peer, None)
+    def leave_source(self, peer: bytes, epoch: int) -> None:
+        """Forget a sender; its queued batches stay, and so does a newer incarnation."""
+        source = self.sources.get(peer)
+        if source is not None and source.epoch <= epoch:
+            del self.sources[peer]
 
     def offer(self, peer: bytes, seq: int, batch: Batch) -> bool:
         """Take a batch into custody, if it is the sender's next one; anything else it will send again."""
@@ -100,10 +104,17 @@ class Edge:
         if source is None or seq != source.accepted + 1:
             return False
         source.accepted = seq
+        self.enqueue(source, batch)
+        return True
+
+    def enqueue(self, source: Source, batch: Batch) -> None:
+        """Put an accepted batch into the queue, unless its acker is dead: then nobody tracks it any more."""
+        self.activity += 1
+        if batch.acker_epoch < self.acker_epoch:
+            source.taken += 1
+            return
         batch.source = source
         self.queue.append(batch)
-        self.activity += 1
-        return True
 
     @property
     def hint(self) -> int:
@@ -228,10 +239,11 @@ class Edge:
 
     def purge(self, acker_epoch: int) -> int:
         """Drop queued batches of older acker epochs, whose trees nobody tracks any more; return how many."""
-        kept = deque(batch for batch in self.queue if batch.acker_epoch == acker_epoch)
+        self.acker_epoch = acker_epoch
+        kept = deque(batch for batch in self.queue if batch.acker_epoch >= acker_epoch)
         dropped = len(self.queue) - len(kept)
         for batch in self.queue:
-            if batch.acker_epoch != acker_epoch and batch.source is not None:
+            if batch.acker_epoch < acker_epoch and batch.source is not None:
                 batch.source.taken += 1
         self.queue = kept
         self.activity += 1

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -45,7 +46,8 @@ class Broker:
         self.stopping = False
         self._signals: Signals | None = None
         self._cells: dict[bytes, tuple[str, int, int]] = {}
-        self._acker_epoch = 0
+        #: whether the acker on this connection has said where it stands; before that no report may go to it
+        self._acker_greeted = False
         self._acker_source = Source(0)
         self._report_seq = 0
         self._kept: deque[_Report] = deque()
@@ -166,7 +168,7 @@ class Broker:
             self._bury(peer)
 
     def _left(self, peer: bytes, head: wire.Leave) -> None:
-        self.edge.leave_source(peer)
+        self.edge.leave_source(peer, head.epoch)
         receiver = self.edge.receivers.get(peer)
         if receiver is not None and receiver.epoch == head.epoch:
             log.info("peer.left name=%r", peer)
@@ -238,9 +240,9 @@ class Broker:
 
     def _greet_acker(self) -> list[bytes]:
         """Greet with a clean slate: what the acker had sent before is either here or will be sent anew."""
+        self._acker_greeted = False
         self._acker_source = Source(self._acker_source.epoch + 1)
         self._acker_source.granted = (0, self.options.acker_window, self.edge.hint)
-        self.edge.sources.pop(_ACKER, None)
         limit = self.options.acker_window
         return [wire.pack(wire.EdgeJoin(wire.VERSION, self.options.edge, self.epoch, limit, self.edge.hint))]
 
@@ -253,8 +255,7 @@ class Broker:
             source = self._acker_source
             if head.broker_epoch == self.epoch and head.seq == source.accepted + 1:
                 source.accepted = head.seq
-                self.edge.queue.append(Batch(head.acker_epoch, head.count, frames[1:], source))
-                self.edge.activity += 1
+                self.edge.enqueue(source, Batch(head.acker_epoch, head.count, frames[1:]))
         elif isinstance(head, wire.Applied):
             if head.broker_epoch == self.epoch:
                 self._applied(head.seq)
@@ -267,10 +268,10 @@ class Broker:
 
     def _acker_joined(self, head: wire.EdgeJoined) -> None:
         """Drop what belongs to an acker that is gone, send again what this one has not applied."""
-        self._acker_epoch = head.acker_epoch
         dropped = self.edge.purge(head.acker_epoch)
         self._applied(head.applied)
-        self._kept = deque(report for report in self._kept if report[1] == head.acker_epoch)
+        self._kept = deque(report for report in self._kept if report[1] >= head.acker_epoch)
+        self._acker_greeted = True
         self._unsent = list(self._kept)
         log.info("acker.joined epoch=%d purged=%d resent=%d", head.acker_epoch, dropped, len(self._unsent))
 
@@ -280,7 +281,7 @@ class Broker:
 
     def _keep(self, acker_epoch: int, frames: list[bytes]) -> None:
         """Keep a report until the acker has applied it; one for a dead acker is of no use to anybody."""
-        if acker_epoch != self._acker_epoch:
+        if acker_epoch < self.edge.acker_epoch:
             return
         self._report_seq += 1
         report = (self._report_seq, acker_epoch, frames)
@@ -288,11 +289,12 @@ class Broker:
         self._unsent.append(report)
 
     def _send_reports(self) -> None:
-        if not self._unsent or not self.acker.connected:
+        if not self._unsent or not self._acker_greeted or not self.acker.connected:
             return
         unsent, self._unsent = self._unsent, []
-        head = wire.Reports(self.epoch, unsent[0][0], tuple(report[1] for report in unsent))
-        self.acker.send([wire.pack(head), *(frame for report in unsent for frame in report[2])])
+        for run in _runs(unsent):
+            head = wire.Reports(self.epoch, run[0][0], tuple(report[1] for report in run))
+            self.acker.send([wire.pack(head), *(frame for report in run for frame in report[2])])
 
     # --- sending ---------------------------------------------------------------------------------------------
 
@@ -336,3 +338,12 @@ class Broker:
         self.deaths.close()
         self.acker.close()
         self.router.close()
+
+
+def _runs(reports: list[_Report]) -> Iterator[list[_Report]]:
+    """Cut reports where their numbers have a gap, which those of a dead acker have left."""
+    start = 0
+    for place in range(1, len(reports) + 1):
+        if place == len(reports) or reports[place][0] != reports[place - 1][0] + 1:
+            yield reports[start:place]
+            start = place

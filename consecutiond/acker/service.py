@@ -101,6 +101,9 @@ class Acker:
         self.edges = {name: _Edge(name) for name in options.targets}
         self.producers = Producers(self._send, options.max_backlog)
         self.ready = False
+        #: edges whose broker has not greeted this acker yet. Nothing is emitted before all have: a root that is on its
+        #: way when a broker greets has to be tried anew, since nobody can say what an earlier broker had of it.
+        self._unknown_edges = set(options.targets)
         self.draining = ""
         self._workers: dict[str, bytes] = {}
         self._heart = b""
@@ -196,6 +199,7 @@ class Acker:
             swept += len(closed.indices)
             self.log.again(closed)
         self._counts["swept"] += swept
+        self._unknown_edges.discard(edge.name)
         log.info("edge.joined", edge=head.edge, epoch=head.epoch, swept=swept)
         self._send(peer, wire.EdgeJoined(self.epoch, edge.applied))
 
@@ -257,10 +261,12 @@ class Acker:
     def _emit(self) -> None:
         """Emit what is ready, as far as open roots, credit and the end of the graph allow."""
         queue = self.log.ready
+        if not self.ready or self._unknown_edges:
+            return
         for _ in range(len(queue)):
             ready = queue[0]
             inside = ready.entry != (self.options.input_edge,)
-            if not self.ready or (self.ledger.open >= self.options.max_pending and not inside):
+            if self.ledger.open >= self.options.max_pending and not inside:
                 return
             queue.popleft()
             if not self._may_enter(ready.entry):

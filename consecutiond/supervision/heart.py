@@ -8,6 +8,7 @@ if __name__ == "__main__":
 import random
 import signal
 import sys
+from collections import deque
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +35,10 @@ log = structlog.get_logger("heart")
 _LOOK_S: Final = 1.0
 #: messages read per turn and socket
 _DRAIN: Final = 200
+#: seconds for which a status waits for an acker that is not there; less than the clients' patience
+_STATUS_PATIENCE_S: Final = 2.0
+#: what is known of the log before the acker has said a word
+_UNKNOWN: Final = dict.fromkeys(("accepted", "completed", "failed", "open", "waiting"))
 #: states in which the root has no process of a part
 _GONE: Final = frozenset({"EXITED", "FATAL", "STOPPED", "BACKOFF"})
 
@@ -84,8 +89,9 @@ class Heart:
         self._draining: float | None = None
         self._shut_down = False
         self._finished = False
-        self._acker_stats: dict[str, Any] = {}
-        self._stats_asked: dict[int, tuple[bytes, int]] = {}
+        self._acker_stats: dict[str, Any] = dict(_UNKNOWN)
+        #: who asked for the status, until when the acker's answer is waited for
+        self._status_asked: deque[tuple[float, bytes, int]] = deque()
         self._number = 0
         self._signals: Signals | None = None
         self.alive = context.socket(zmq.PULL)
@@ -125,6 +131,7 @@ class Heart:
         self._restart_due(now)
         self._judge_start(now)
         self._judge_stop(now)
+        self._answer_status(now)
 
     # --- parts -----------------------------------------------------------------------------------------------
 
@@ -241,15 +248,14 @@ class Heart:
         if self.ready or self.failed:
             return
         missing = [part.name for part in self.parts.values() if part.state != "ready"]
-        if not missing:
+        if not missing and self.acker.connected:
             self.ready = True
             log.info("graph.ready", parts=len(self.parts), seconds=round(now - self._began, 3))
             self.acker.send(self._greet_acker())
             self._answer_waiting()
         elif now - self._began > self.options.start_timeout_s:
-            self._start_failed(
-                f"{', '.join(missing)} did not come up within start_timeout_s = {self.options.start_timeout_s:g} s"
-            )
+            late = ", ".join(missing) or "the acker's socket"
+            self._start_failed(f"{late} did not come up within start_timeout_s = {self.options.start_timeout_s:g} s")
 
     def _start_failed(self, why: str) -> None:
         if self.failed:
@@ -301,14 +307,14 @@ class Heart:
             # A new acker does not know that the graph is to stop; this follows the greeting.
             self._number += 1
             self.acker.socket.send(wire.pack(wire.Drain("the consecutor was told to stop")))
+        if self._status_asked:
+            self._ask_stats()
         return [wire.pack(wire.HeartJoin(wire.VERSION, self.epoch, self.ready))]
 
     def _from_acker(self, head: wire.Head) -> None:
         if isinstance(head, wire.Stats):
-            asked = self._stats_asked.pop(head.number, None)
             self._acker_stats = msgspec.json.decode(head.body)
-            if asked is not None:
-                self._answer(*asked, self.status())
+            self._answer_status(float("inf"))
         elif isinstance(head, wire.Finished):
             self._finished = True
             self._acker_stats = msgspec.json.decode(head.summary)
@@ -349,12 +355,19 @@ class Heart:
             self._answer(peer, head.number, {}, f"unknown request {head.verb!r}: wait, status, stop, shutdown")
 
     def _ask_acker(self, peer: bytes, number: int) -> None:
-        if not self.acker.connected:
-            self._answer(peer, number, self.status())
-            return
+        self._status_asked.append((self.clock.now() + _STATUS_PATIENCE_S, peer, number))
+        if self.acker.connected:
+            self._ask_stats()
+
+    def _ask_stats(self) -> None:
         self._number += 1
-        self._stats_asked[self._number] = (peer, number)
         self.acker.send([wire.pack(wire.StatsAsk(self._number))])
+
+    def _answer_status(self, now: float) -> None:
+        """Answer whoever has waited long enough, with the newest that is known of the log."""
+        while self._status_asked and self._status_asked[0][0] <= now:
+            _, peer, number = self._status_asked.popleft()
+            self._answer(peer, number, self.status())
 
     def _answer(self, peer: bytes, number: int, body: dict[str, Any], error: str = "") -> None:
         self.control.send_multipart([peer, wire.pack(wire.Answer(number, error, msgspec.json.encode(body)))])

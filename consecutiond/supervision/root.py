@@ -24,8 +24,6 @@ from consecutiond_broker import child
 PARENT_PID: Final = "CONSECUTIOND_PARENT_PID"
 #: how many requests to end go to the heart; the next one stops everything without it
 _PATIENCE: Final = 2
-#: seconds; a program that lived shorter is not restarted before the next tick of the loop, a second later
-_SHORT_LIFE_S: Final = 1.0
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _RUNNING: Final = (ProcessStates.STARTING, ProcessStates.RUNNING)
 
@@ -167,27 +165,13 @@ class Root(Supervisor):  # type: ignore[misc]
         return process if process is not None and process.get_state() in _RUNNING else None
 
     def _turn_again_if_changed(self) -> None:
-        """Wake the loop for what this turn has made possible, like RUNNING after STARTING.
-
-        The early death of a program that the root restarts by itself waits for the loop's own tick, or it
-        would be restarted dozens of times a second.
-        """
+        """Wake the loop for what this turn has made possible, like RUNNING after STARTING."""
         processes = [process for group in self.process_groups.values() for process in group.processes.values()]
         states = {process.config.name: process.get_state() for process in processes}
         stopping = (self.options.mood, len(self.stop_groups or ()))
-        changed = [p for p in processes if states[p.config.name] != self._states.get(p.config.name)]
-        patient = self.options.mood == SupervisorStates.RUNNING
-        if stopping != self._stopping or any(not (patient and _died_young(p)) for p in changed):
+        if stopping != self._stopping or states != self._states:
             self._waker.wake()
         self._states, self._stopping = states, stopping
-
-
-def _died_young(process: Any) -> bool:
-    return (
-        process.get_state() == ProcessStates.EXITED
-        and bool(process.config.autorestart)
-        and process.laststop - process.laststart < _SHORT_LIFE_S
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -27,6 +27,9 @@ _ENV_KEY: Final = re.compile(r"[A-Za-z0-9_]+")
 #: the program through which whatever supervisord's `environment` and `directory` cannot express is set
 _ENV: Final = "/usr/bin/env"
 
+#: attempts to start a program that must never be given up
+_FOR_EVER: Final = 1_000_000
+
 #: seconds that one request may take
 _TIMEOUT_S: Final = 10.0
 #: seconds for which a program that has just died may still be "started" for supervisord
@@ -98,14 +101,17 @@ def _program_section(program: Program, options: RootOptions) -> str:
             f"{program.name!r} cannot name a program of supervisord: white space and ':', '/', '[', ']', '%'"
             " have a meaning of their own there"
         )
+    # A program that the root restarts by itself has to live for a second, or supervisord waits a second longer each
+    # time. The others are restarted by the heart, which has a policy of its own.
+    startsecs, retries = (1, _FOR_EVER) if program.autorestart else (0, options.start_retries)
     # supervisord expands the name of a log file twice, hence the second percent sign.
     return f"""\
 [program:{program.name}]
 {_launch(program, options)}
 autostart = true
 autorestart = {str(program.autorestart).lower()}
-startsecs = 0
-startretries = {options.start_retries}
+startsecs = {startsecs}
+startretries = {retries}
 stopwaitsecs = {program.stop_wait_s}
 stopasgroup = true
 killasgroup = true
@@ -216,7 +222,7 @@ class SupervisorClient:
                 raise
 
     def info(self) -> list[ProgramInfo]:
-        """Return every program, in the order in which they are started."""
+        """Return every program, by name."""
         return [_program_info(found) for found in self._call("getAllProcessInfo")]
 
     def pid(self, name: str) -> int | None:

@@ -83,7 +83,7 @@ class TestSenders:
     def test_the_batches_of_a_sender_that_left_stay(self) -> None:
         edge = edge_with(A)
         offer(edge, batch("last"))
-        edge.leave_source(UP)
+        edge.leave_source(UP, 1)
         assert delivered(edge) == [(A, 1, "last")]
 
 

@@ -37,6 +37,7 @@ class Bench:
             heart_uri="", pid_dir=str(directory),
         )  # fmt: skip
         self.acker_heard: list[Message] = []
+        self.peers: list[Peer] = []
         self.start_acker()
         self.broker = Broker(self.options, EPOCH, context)
 
@@ -72,7 +73,7 @@ class Bench:
         [(head, _), *_] = self.to_acker(wire.EdgeJoin)
         self.acker_heard.clear()
         self.from_acker(wire.EdgeJoined(epoch, applied))
-        self.until(lambda: self.broker._acker_epoch == epoch)
+        self.until(lambda: self.broker.edge.acker_epoch == epoch)
         return head  # type: ignore[no-any-return]
 
     def reports(self) -> list[tuple[int, int, list[bytes]]]:
@@ -88,6 +89,9 @@ class Bench:
 
     def close(self) -> None:
         self.broker.close()
+        for peer in self.peers:
+            peer.socket.close()
+        self.acker.close()
         self.context.destroy(linger=0)
 
 
@@ -96,6 +100,7 @@ class Peer:
 
     def __init__(self, bench: Bench, identity: bytes) -> None:
         self.bench, self.identity = bench, identity
+        bench.peers.append(self)
         self.heard: list[Message] = []
         self.socket = bench.context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.IDENTITY, identity)
@@ -170,7 +175,7 @@ from consecutiond_broker.cell import Cell, INDEX
 cell = Cell(Path({self.cell!r}), {epoch}, 1)
 if {remains.outputs}: cell.outputs_leave(0, {remains.outputs})
 if {remains.delivery}: cell.start(0, {remains.delivery})
-cell.words[INDEX] = {remains.index} + 1
+cell.words[INDEX] = {remains.position} + 1
 print("ready", flush=True)
 time.sleep(600)
 """
@@ -183,7 +188,12 @@ time.sleep(600)
 
     def kill(self) -> None:
         os.kill(self.process.pid, signal.SIGKILL)
-        self.process.communicate()
+        self.reap()
+
+    def reap(self) -> None:
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
 @pytest.fixture
@@ -197,7 +207,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
     yield start_worker
     for worker in workers:
         worker.process.kill()
-        worker.process.communicate()
+        worker.reap()
 
 
 class TestGreetings:
@@ -281,7 +291,11 @@ class TestFlow:
 
     def test_a_receiver_that_is_gone_gives_its_delivery_back(self, bench: Bench, sender: Peer, receiver: Peer) -> None:
         receiver.join()
+        monitor = bench.broker.router.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         receiver.socket.close()
+        assert monitor.poll(20_000), "the broker's side never saw the connection end"
+        bench.broker.router.disable_monitor()
+        monitor.close()
         sender.offer(1, 11)
         bench.until(lambda: not bench.broker.edge.receivers[b"down:a.0"].reachable)
         assert len(bench.broker.edge.queue) == 1

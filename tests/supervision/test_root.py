@@ -217,7 +217,7 @@ def test_term_int_and_hup_go_to_the_heart_and_stop_nobody(tree: Tree) -> None:
         os.kill(root, number)
         eventually(lambda count=count: len(heart_notes(tree)) > count, f"{number!r} arrives")
         assert heart_notes(tree)[-1] == noted
-    assert set(tree.states().values()) == {"RUNNING"}
+    assert set(tree.states().values()) <= {"RUNNING", "STARTING"}
     assert alive(pid)
 
 
@@ -274,12 +274,12 @@ def test_the_root_restarts_the_heart_and_nobody_else(tree: Tree) -> None:
 
 
 def test_a_heart_that_dies_at_once_is_not_restarted_in_a_tight_loop(tree: Tree) -> None:
-    """One restart a tick, a second, for ever; thousands otherwise."""
+    """The root waits a second after its first short life, two after the next; thousands of lives otherwise."""
     code = "import sys; open(sys.argv[1], 'a').write('x')"
     tree.start(tree.program(HEART, code, autorestart=True))
-    began = time.monotonic()
-    eventually(lambda: tree.note(HEART).exists() and len(tree.note(HEART).read_text()) >= 4, "four lives")
-    assert time.monotonic() - began > 1.0
+    eventually(lambda: tree.states()[HEART] == "BACKOFF", "it waits")
+    assert len(tree.note(HEART).read_text()) == 1
+    eventually(lambda: len(tree.note(HEART).read_text()) >= 2, "it is tried again")
 
 
 def test_the_lock_lives_as_long_as_the_root_and_no_child_has_it(tree: Tree) -> None:

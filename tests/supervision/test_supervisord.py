@@ -181,7 +181,7 @@ def test_info_says_what_runs_what_ended_and_what_cannot_start(running: Running) 
         Program("cannot", ("/nowhere/prog",), priority=3),
     )
     eventually(lambda: running.states()["ends"] == "EXITED", "it ends")
-    runs, ends, cannot = running.client.info()
+    cannot, ends, runs = running.client.info()
     assert (runs.name, runs.state, runs.exit_status) == ("runs", "RUNNING", 0)
     assert runs.pid is not None
     assert start_time(runs.pid) is not None
