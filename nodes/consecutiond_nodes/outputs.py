@@ -25,7 +25,9 @@ class OutputNode(Node):
         super().__init__("output")
         self._appends = {name: container.append for name, container in containers.items()}
         self._flushes = [
-            flush for container in containers.values() if (flush := getattr(container, "flush", None)) is not None
+            flush
+            for container in (*containers.values(), other)
+            if (flush := getattr(container, "flush", None)) is not None
         ]
         self._other = other
 

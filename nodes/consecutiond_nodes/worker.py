@@ -267,7 +267,7 @@ class Worker:
         self._process(job, values)
         self._send_outputs(job)
         if self._finish_batch is not None:
-            self._finish_batch()
+            self._finish(job, self._finish_batch)
         self.cell.finish()
         self._job = None
         job.body = b""
@@ -287,6 +287,14 @@ class Worker:
             except BaseException as error:  # whatever the user's code raises, sys.exit too, fails this item alone
                 self._raised(job, position, error)
         words[INDEX] = 0
+
+    def _finish(self, job: Job, finish_batch: Callable[[], None]) -> None:
+        """Let the node finish what it did for the batch; if it cannot, no item of the batch is done."""
+        try:
+            finish_batch()
+        except BaseException as error:  # the user's container; a full disk, say
+            for position in set(range(len(job.roots))).difference(job.failed, job.skip):
+                self._raised(job, position, error)
 
     def _raised(self, job: Job, position: int, error: BaseException) -> None:
         for buffer in self._buffers:
