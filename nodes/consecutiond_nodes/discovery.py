@@ -1,5 +1,6 @@
 """Which object of a module is meant when none is named, and under which name an object can be found."""
 
+import ast
 import os
 import sys
 from collections.abc import Iterator
@@ -61,6 +62,9 @@ def only_candidate(module: ModuleType, target: str) -> object:
 def find_target(thing: object) -> str | None:
     """Find the target under which other processes can load an object of this one.
 
+    Only what a module's source binds when it is imported counts: not what stands under
+    `if __name__ == "__main__":`, nor what was put into the module later.
+
     Args:
         thing: a graph, a node, or something with an attribute `graph`.
 
@@ -71,17 +75,49 @@ def find_target(thing: object) -> str | None:
     """
     modules = [sys.modules["__main__"], *sys.modules.values()]
     places = [(_place(module), module) for module in modules if isinstance(module, ModuleType)]
-    loadable = [(place, _globals(module)) for place, module in places if place]
-    for place, things in loadable:
+    loadable = [(place, module, _globals(module)) for place, module in places if place]
+    for place, module, things in loadable:
         for name, candidate in things.items():
-            if candidate is thing:
+            if candidate is thing and _binds(module, name):
                 return f"{place}:{name}"
     if isinstance(thing, Graph):
-        for place, things in loadable:
+        for place, module, things in loadable:
             for name, candidate in things.items():
-                if thing in (_node_graph(candidate), _own_graph(candidate)):
+                if thing in (_node_graph(candidate), _own_graph(candidate)) and _binds(module, name):
                     return f"{place}:{name}"
     return None
+
+
+def _binds(module: ModuleType, name: str) -> bool:
+    """Say whether importing a module binds a name; True where there is no source to ask."""
+    try:
+        tree = ast.parse(Path(getattr(module, "__file__", None) or "").read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return True
+    # a star may bind anything: the name was found in the module, so it may have come from there
+    return not {name, "*"}.isdisjoint(_bound(tree))
+
+
+def _bound(node: ast.AST) -> Iterator[str]:
+    """Give the names that statements bind when a module is imported, however deep in `with` or `try`."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield child.name
+        elif isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
+            yield child.id
+        elif isinstance(child, ast.alias):
+            yield child.asname or child.name.partition(".")[0]
+        elif isinstance(child, ast.If) and _is_main_test(child.test):
+            for statement in child.orelse:
+                yield from _bound(ast.Module([statement], []))
+        elif not isinstance(child, ast.Lambda | ast.GeneratorExp | ast.ListComp | ast.SetComp | ast.DictComp):
+            yield from _bound(child)
+
+
+def _is_main_test(test: ast.expr) -> bool:
+    names = [child.id for child in ast.walk(test) if isinstance(child, ast.Name)]
+    values = [child.value for child in ast.walk(test) if isinstance(child, ast.Constant)]
+    return "__name__" in names and "__main__" in values
 
 
 def has_main_block(module: ModuleType) -> bool:

@@ -25,6 +25,10 @@ class UnknownNodeError(GraphError, KeyError):
     """A graph was asked for a node that it does not have."""
 
 
+class PictureError(ConsecutiondError):
+    """A picture of a graph cannot be drawn."""
+
+
 class RouteError(ConsecutiondError):
     """A router returned something that is not the name of one of its targets."""
 

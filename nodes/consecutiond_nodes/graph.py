@@ -3,12 +3,14 @@
 The two classes name each other in their signatures, so they share a file; users find `Node` in `node.py`.
 """
 
+import contextlib
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, cast
 
 from consecutiond_nodes import render, validation, wiring
-from consecutiond_nodes.errors import GraphError, UnknownNodeError
+from consecutiond_nodes.errors import GraphError, PictureError, UnknownNodeError
 from consecutiond_nodes.routing import Outlet
 from consecutiond_nodes.vertex import Vertex
 from consecutiond_nodes.wiring import Branch, Wiring
@@ -106,6 +108,54 @@ class Graph(Wiring):
         if faults := validation.faults(self):
             raise GraphError(*faults)
 
+    def dot(self, labels: Mapping[str, str] | None = None) -> str:
+        """Write the graph in the DOT language of graphviz.
+
+        Args:
+            labels: what to write at arrows, by the name of the edge.
+
+        """
+        return render.dot(self, labels)
+
+    def mermaid(self, labels: Mapping[str, str] | None = None) -> str:
+        """Write the graph as a Mermaid flow chart, which many web pages draw.
+
+        Args:
+            labels: what to write at arrows, by the name of the edge.
+
+        """
+        return render.mermaid(self, labels)
+
+    def plot(self, file_name: str | Path = "graph", kind: str | None = None) -> Path:
+        """Draw the graph into a file, with graphviz.
+
+        Args:
+            file_name: of the picture; it gets the ending of its kind if it has none.
+            kind: "svg", "png" or "pdf"; by default what the ending of the name says, or "svg".
+
+        Returns:
+            The path of the picture.
+
+        Raises:
+            PictureError: graphviz is not installed, or the kind is unknown.
+
+        """
+        # Here, because every worker imports this module and none of them draws.
+        from consecutiond_nodes import picture
+
+        path, kind = picture.kind_of(Path(file_name), kind)
+        path.write_bytes(picture.draw(self.dot(), kind))
+        return path
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """Show the graph in a notebook: as SVG where graphviz is installed, as Mermaid and as text anywhere."""
+        from consecutiond_nodes import picture
+
+        bundle = {"text/plain": str(self), "text/vnd.mermaid": self.mermaid()}
+        with contextlib.suppress(PictureError):
+            bundle["image/svg+xml"] = picture.draw(self.dot(), "svg").decode()
+        return bundle
+
     def __getitem__(self, name: str) -> "Node":
         if not isinstance(name, str):
             _missing_bar(repr(self), name)
@@ -124,6 +174,10 @@ class Graph(Wiring):
 
     def __len__(self) -> int:
         return len(self.vertices)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The keys are identities, which are others in a copy and in another process.
+        return _rebuilt, (self.vertices, self.fans, self.mistakes)
 
     def __repr__(self) -> str:
         names = [str(vertex.name) for vertex in self.order[:6]]
@@ -153,6 +207,11 @@ class Node(Vertex):
 
     # a class with __getitem__ would pass for iterable without this
     __iter__ = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy is in none of the graphs that the original is in, and what a worker has bound is the worker's.
+        ours = ("_graphs", "_push", "_write", "_key", "push", "write")
+        return {name: value for name, value in self.__dict__.items() if name not in ours}
 
     def add_downstream(self, other: Branch) -> Graph:
         """Draw an arrow from this node, without `|`; the order in which arrows are added does not matter.
@@ -184,6 +243,10 @@ class Node(Vertex):
         if len(graphs) > 1:
             raise GraphError(_unrelated(self, graphs[-2], graphs[-1]))
         return graphs[0] if graphs else Graph({id(self): self})
+
+
+def _rebuilt(vertices: tuple[Vertex, ...], fans: tuple[wiring.Fan, ...], mistakes: tuple[str, ...]) -> Graph:
+    return Graph({id(vertex): vertex for vertex in vertices}, {fan.key: fan for fan in fans}, mistakes)
 
 
 def as_graph(thing: object) -> Graph:

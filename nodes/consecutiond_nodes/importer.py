@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from consecutiond_nodes import discovery
+from consecutiond_nodes import discovery, shipping
 from consecutiond_nodes.discovery import FILE_MODULE, find_target, graph_of
 from consecutiond_nodes.errors import TargetError
 from consecutiond_nodes.usertrace import user_traceback
@@ -55,6 +55,8 @@ def load(target: str) -> Any:
             user's part of the traceback.
 
     """
+    if target.startswith(shipping.SCHEME):
+        return shipping.load(target)
     parsed = _parse(target)
     module, found = _load_file(parsed) if parsed.path else _load_module(parsed)
     if not parsed.attribute:

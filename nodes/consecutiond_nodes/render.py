@@ -1,10 +1,13 @@
 """A graph as a picture: text for terminals, DOT for graphviz, Mermaid for documents."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final, NamedTuple, Protocol
 
-from consecutiond_nodes.routing import Outlet, describe
+from consecutiond_nodes.routing import Outlet, Router, describe
 from consecutiond_nodes.vertex import Vertex
+
+#: where the input's arrow starts
+INPUT: Final = "input"
 
 
 class Drawable(Protocol):
@@ -17,6 +20,10 @@ class Drawable(Protocol):
     @property
     def mistakes(self) -> tuple[str, ...]:
         """What was written wrongly."""
+
+    @property
+    def roots(self) -> tuple[Vertex, ...]:
+        """The nodes that no arrow of the graph enters."""
 
     def outlets(self, name: str) -> tuple[Outlet, ...]:
         """Where the values of a node go."""
@@ -42,38 +49,76 @@ def text(graph: Drawable) -> str:
     return "\n".join([*picture.lines, *(f"! {mistake.splitlines()[0]}" for mistake in graph.mistakes)])
 
 
-def dot(graph: Drawable) -> str:
+class Arrow(NamedTuple):
+    """One arrow of a picture: one edge of the running graph, with one broker and one socket."""
+
+    source: str
+    target: str
+    router: Router | None = None
+
+    @property
+    def edge(self) -> str:
+        """The name of the edge."""
+        return f"{self.source}->{self.target}"
+
+
+def arrows(graph: Drawable) -> list[Arrow]:
+    """List the arrows of a graph; the first, one for each root, is that of the input.
+
+    Args:
+        graph: any graph.
+
+    """
+    found = [Arrow(INPUT, str(root.name)) for root in graph.roots]
+    for name in graph.nodes:
+        for outlet in graph.outlets(name):
+            found += [Arrow(name, target, outlet.router) for target in outlet.targets]
+    return found
+
+
+def dot(graph: Drawable, labels: Mapping[str, str] | None = None) -> str:
     """Write a graph in the DOT language of graphviz; arrows of a router are dashed and bear its name.
 
     Args:
         graph: any graph.
+        labels: what to write at arrows, by the name of the edge.
 
     """
-    lines = ["digraph {", "  rankdir=LR;", "  node [shape=box];"]
+    lines = ["digraph {", "  rankdir=LR;", "  node [shape=box];", f"  {_quoted(INPUT)} [shape=plaintext];"]
     lines += [f"  {_quoted(name)} [label={_quoted(_label(node))}];" for name, node in graph.nodes.items()]
-    for name in graph.nodes:
-        for outlet in graph.outlets(name):
-            style = f" [style=dashed, label={_quoted(describe(outlet.router))}]" if outlet.router else ""
-            lines += [f"  {_quoted(name)} -> {_quoted(target)}{style};" for target in outlet.targets]
+    for arrow in arrows(graph):
+        label = _arrow_label(arrow, labels)
+        marks = ["style=dashed"] * (arrow.router is not None) + [f"label={_quoted(label)}"] * bool(label)
+        style = f" [{', '.join(marks)}]" if marks else ""
+        lines.append(f"  {_quoted(arrow.source)} -> {_quoted(arrow.target)}{style};")
     return "\n".join([*lines, "}"])
 
 
-def mermaid(graph: Drawable) -> str:
+def mermaid(graph: Drawable, labels: Mapping[str, str] | None = None) -> str:
     """Write a graph as a Mermaid flow chart; arrows of a router are dotted and bear its name.
 
     Args:
         graph: any graph.
+        labels: what to write at arrows, by the name of the edge.
 
     """
     # names may be words of Mermaid, such as `end`: numbers cannot
     keys = {name: f"n{number}" for number, name in enumerate(graph.nodes)}
-    lines = ["flowchart LR"]
+    lines = ["flowchart LR", f"  {INPUT}([{INPUT}])"]
     lines += [f'  {keys[name]}["{_escaped(_label(node))}"]' for name, node in graph.nodes.items()]
-    for name, key in keys.items():
-        for outlet in graph.outlets(name):
-            arrow = f'-. "{_escaped(describe(outlet.router))}" .->' if outlet.router else "-->"
-            lines += [f"  {key} {arrow} {keys[target]}" for target in outlet.targets]
+    for arrow in arrows(graph):
+        label = _escaped(_arrow_label(arrow, labels))
+        start, line = ("-.", ".->") if arrow.router is not None else ("--", "-->")
+        drawn = f'{start} "{label}" {line}' if label else "-->"
+        lines.append(f"  {keys.get(arrow.source, arrow.source)} {drawn} {keys[arrow.target]}")
     return "\n".join(lines)
+
+
+def _arrow_label(arrow: Arrow, labels: Mapping[str, str] | None) -> str:
+    parts = [describe(arrow.router)] if arrow.router is not None else []
+    if labels is not None and arrow.edge in labels:
+        parts.append(labels[arrow.edge])
+    return ", ".join(parts)
 
 
 class _Lanes:

@@ -25,8 +25,13 @@ class Fan(NamedTuple):
     targets: tuple[Vertex, ...]
     router: Router | None
 
+    @property
+    def key(self) -> "Key":
+        """The fan by the identities of its parts: users may redefine `==` and `hash` of their nodes."""
+        return id(self.source), id(self.router), *map(id, self.targets)
 
-#: A fan by the identities of its parts: users may redefine `==` and `hash` of their nodes.
+
+#: The key of a fan.
 Key: TypeAlias = tuple[int, ...]
 
 
@@ -155,12 +160,8 @@ def connect(base: Wiring, sources: Iterable[Vertex], right: object) -> Wiring:
 
     """
     after, doors = read(right)
-    fans = {
-        (id(source), id(door.router), *map(id, door.targets)): Fan(source, door.targets, door.router)
-        for source in sources
-        for door in doors
-    }
-    return union([base, after, Wiring(fan_by_key=fans)])
+    fans = [Fan(source, door.targets, door.router) for source in sources for door in doors]
+    return union([base, after, Wiring(fan_by_key={fan.key: fan for fan in fans})])
 
 
 def read(written: object) -> tuple[Wiring, list[Door]]:

@@ -1,7 +1,15 @@
 """The pictures of graphs."""
 
+import shutil
+import xml.etree.ElementTree as ET
+
+import pytest
+
 from consecutiond_nodes import render
+from consecutiond_nodes.errors import PictureError
 from consecutiond_nodes.node import Node
+
+HAS_DOT = shutil.which("dot") is not None
 
 
 def route(value):
@@ -86,11 +94,13 @@ def test_dot():
         "digraph {",
         "  rankdir=LR;",
         "  node [shape=box];",
+        '  "input" [shape=plaintext];',
         '  "read" [label="read"];',
         '  "tokenise" [label="tokenise x2"];',
         '  "keywords" [label="keywords"];',
         '  "names" [label="names"];',
         '  "count" [label="count"];',
+        '  "input" -> "read";',
         '  "read" -> "tokenise";',
         f'  "tokenise" -> "keywords" [style=dashed, label="{HERE}"];',
         f'  "tokenise" -> "names" [style=dashed, label="{HERE}"];',
@@ -104,6 +114,7 @@ def test_mermaid():
     lines = render.mermaid(census()).splitlines()
     assert lines[0] == "flowchart LR"
     assert '  n1["tokenise x2"]' in lines
+    assert "  input --> n0" in lines
     assert "  n0 --> n1" in lines
     assert f'  n1 -. "{HERE}" .-> n2' in lines
 
@@ -112,3 +123,49 @@ def test_mermaid_escapes_what_it_would_read_as_markup():
     text = render.mermaid(node("a") | [node("b"), lambda value: value])
     assert "&lt;lambda&gt;" in text
     assert "<lambda>" not in text
+
+
+def test_labels_stand_at_the_arrows_of_their_edges_beside_the_router():
+    labels = {"input->read": "12/s", "tokenise->names": "3 queued", "no->where": "x"}
+    assert '  "input" -> "read" [label="12/s"];' in render.dot(census(), labels).splitlines()
+    assert f'  "tokenise" -> "names" [style=dashed, label="{HERE}, 3 queued"];' in census().dot(labels).splitlines()
+    assert '  input -- "12/s" --> n0' in census().mermaid(labels).splitlines()
+    assert "x" not in census().dot({"no->where": "xyz"}).replace("x2", "").replace("plaintext", "").replace("box", "")
+
+
+def test_a_picture_has_exactly_one_arrow_for_each_edge_and_one_for_the_input():
+    graph = census()
+    names = [arrow.edge for arrow in render.arrows(graph)]
+    assert names == ["input->read", *(edge.name for edge in graph.edges)]
+
+
+@pytest.mark.skipif(not HAS_DOT, reason="graphviz is not installed")
+def test_plot_draws_a_file_of_the_kind_that_its_name_or_the_argument_says(tmp_path):
+    svg = census().plot(tmp_path / "one")
+    assert svg == tmp_path / "one.svg"
+    titles = [title.text for title in ET.parse(svg).iter("{http://www.w3.org/2000/svg}title")]
+    assert {"tokenise->names", "input->read"} <= set(titles)
+    assert census().plot(tmp_path / "two.png").read_bytes().startswith(b"\x89PNG")
+    assert census().plot(str(tmp_path / "v1.0"), kind="pdf") == tmp_path / "v1.0.pdf"
+
+
+@pytest.mark.parametrize("name", ["x.gif", "x.v2"])
+def test_an_unknown_kind_of_picture_is_refused(tmp_path, name):
+    with pytest.raises(PictureError, match="svg, png, pdf"):
+        census().plot(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_graphviz_plot_says_what_to_install_and_a_notebook_still_gets_text_and_mermaid(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PictureError, match="apt-get install graphviz"):
+        census().plot(tmp_path / "x")
+    bundle = census()._repr_mimebundle_()
+    assert set(bundle) == {"text/plain", "text/vnd.mermaid"}
+    assert bundle["text/plain"] == str(census())
+
+
+@pytest.mark.skipif(not HAS_DOT, reason="graphviz is not installed")
+def test_a_notebook_gets_a_picture():
+    bundle = census()._repr_mimebundle_(include=None, exclude=None)
+    assert ET.fromstring(bundle["image/svg+xml"]).tag.endswith("svg")
