@@ -5,15 +5,18 @@ The two classes name each other in their signatures, so they share a file; users
 
 import contextlib
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
 from consecutiond_nodes import render, validation, wiring
 from consecutiond_nodes.errors import GraphError, PictureError, UnknownNodeError
 from consecutiond_nodes.routing import Outlet
 from consecutiond_nodes.vertex import Vertex
 from consecutiond_nodes.wiring import Branch, Wiring
+
+if TYPE_CHECKING:
+    from consecutiond_nodes.testing import TestRun
 
 __all__ = ["Edge", "Graph", "Node", "Outlet", "as_graph"]
 
@@ -107,6 +110,49 @@ class Graph(Wiring):
         """
         if faults := validation.faults(self):
             raise GraphError(*faults)
+
+    def replace(self, nodes: "Mapping[str, Node]") -> "Graph":
+        """Make the same graph with other nodes in some places, for tests say.
+
+        Args:
+            nodes: what stands for each name; it takes that name.
+
+        Returns:
+            A new graph; this one and its nodes stay as they are.
+
+        Raises:
+            UnknownNodeError: the graph has no node of such a name.
+
+        """
+        others = {id(self[name]): node for name, node in nodes.items()}
+        for name, node in nodes.items():
+            node.name = name
+        return _remembered(wiring.exchange(self, cast("dict[int, Vertex]", others)))
+
+    def test(self, inputs: Iterable[Any], replace: "Mapping[str, Node] | None" = None) -> "TestRun":
+        """Run the graph here and now, without processes and sockets: for unit tests.
+
+        Every node has one worker, which is the node itself; values travel encoded, as they do between processes.
+
+        Args:
+            inputs: what comes in.
+            replace: nodes that stand in for others, by name.
+
+        Returns:
+            What was written to each output, and what each node pushed.
+
+        Raises:
+            GraphError: the graph has faults.
+            Exception: whatever a node or a router raises, as it is.
+
+        """
+        from consecutiond_nodes.testing import Bench
+
+        graph = self.replace(replace) if replace else self
+        graph.validate()
+        bench = Bench(graph)
+        bench.feed(inputs)
+        return bench.run
 
     def dot(self, labels: Mapping[str, str] | None = None) -> str:
         """Write the graph in the DOT language of graphviz.

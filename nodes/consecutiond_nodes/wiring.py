@@ -3,7 +3,7 @@
 import heapq
 import sys
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -162,6 +162,23 @@ def connect(base: Wiring, sources: Iterable[Vertex], right: object) -> Wiring:
     after, doors = read(right)
     fans = [Fan(source, door.targets, door.router) for source in sources for door in doors]
     return union([base, after, Wiring(fan_by_key={fan.key: fan for fan in fans})])
+
+
+def exchange(base: Wiring, others: Mapping[int, Vertex]) -> Wiring:
+    """Put other vertices into the places of some.
+
+    Args:
+        base: the wiring.
+        others: what comes into the place of a vertex, by the identity of that one.
+
+    """
+
+    def now(vertex: Vertex) -> Vertex:
+        return others.get(id(vertex), vertex)
+
+    vertices = [now(vertex) for vertex in base.vertices]
+    fans = [Fan(now(fan.source), tuple(map(now, fan.targets)), fan.router) for fan in base.fans]
+    return Wiring({id(vertex): vertex for vertex in vertices}, {fan.key: fan for fan in fans}, base.mistakes)
 
 
 def read(written: object) -> tuple[Wiring, list[Door]]:
