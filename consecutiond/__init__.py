@@ -9,16 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from consecutiond_broker.errors import ConsecutiondError
 from consecutiond_nodes.graph import Graph
+from consecutiond_nodes.item import Item
 from consecutiond_nodes.node import BaseNode, Node
 
 if TYPE_CHECKING:
     from consecutiond.consecutor import Consecutor, Summary
+    from consecutiond_nodes.groupby import GroupByNode
 
 __version__ = "0.1.0"
 
-__all__ = ["BaseNode", "ConsecutiondError", "Consecutor", "Graph", "Node", "Summary"]
+__all__ = ["BaseNode", "ConsecutiondError", "Consecutor", "Graph", "GroupByNode", "Item", "Node", "Summary"]
 
-_LATER = {"Consecutor": "consecutiond.consecutor", "Summary": "consecutiond.consecutor"}
+_LATER = {
+    "Consecutor": "consecutiond.consecutor",
+    "GroupByNode": "consecutiond_nodes.groupby",
+    "Summary": "consecutiond.consecutor",
+}
 
 
 def __getattr__(name: str) -> Any:

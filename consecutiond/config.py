@@ -1,10 +1,10 @@
 """The one definition of every option: its name, default, range, unit and meaning."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from consecutiond_broker.errors import ConsecutiondError
 
@@ -16,17 +16,31 @@ class ConfigError(ConsecutiondError):
 class Settings(BaseSettings):
     """All options of a consecutor. Each can be set in code or as ``CONSECUTIOND_NAME`` in the environment."""
 
-    model_config = SettingsConfigDict(env_prefix="CONSECUTIOND_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="CONSECUTIOND_", extra="forbid", frozen=True, allow_inf_nan=False)
 
     id: str = Field("", description="name of the consecutor and of its directory; default: the target's name")
     dir: Path = Field(Path(".consecution"), description="where the directories of consecutors are")
-    architecture: Literal["process"] = Field("process", description="how the parts run: each in a process")
+    architecture: Literal["process", "thread"] = Field(
+        "process", description="`process`: each part in a supervised process; `thread`: all in the calling process"
+    )
+    # NoDecode: in the environment it is the plain text, not JSON.
+    input: Annotated[str | tuple[str, ...], NoDecode] = Field(
+        "",
+        description="where items come from, one of: `stdin`; files; `http://host:port`, which is POSTed to; "
+        "`tcp://host:port` or `ipc://path`, for ZeroMQ clients",
+    )
+    input_format: Literal["lines", "ndjson", "msgpack"] = Field(
+        "lines",
+        description="what stdin and files hold: `lines` of text, each an item without its end; `ndjson`: a JSON value "
+        "on each line; `msgpack` values, one after the other",
+    )
     store: str = Field(
         "sqlite", description="the input log: `sqlite` (in the directory), `sqlite:////path` or `memory://`"
     )
     durability: Literal["durable", "fast"] = Field(
         "durable",
-        description="`durable`: on disk before the receipt; `fast`: a power cut may take the last second",
+        description="`durable`: on disk before the receipt; `fast`: a power cut may take what the system had not yet "
+        "written",
     )
     max_pending: int = Field(20_000, ge=1, description="open roots at which emission stops")
     max_backlog: int = Field(8 << 20, ge=1024, description="bytes recorded and not emitted at which producers wait")

@@ -45,7 +45,7 @@ def ask(uri: str, verb: str, timeout_s: float, alive: Callable[[], bool] = lambd
             if socket.poll(100):
                 return _answer(socket.recv_multipart())
             if not alive():
-                break
+                raise ControlError(f"the consecutor ended before it had answered to {verb!r}")
     raise ControlError(f"the consecutor did not answer to {verb!r} within {timeout_s:g} s (control socket {uri})")
 
 
@@ -58,5 +58,7 @@ def _answer(frames: list[bytes]) -> dict[str, Any]:
         raise ControlError(f"the consecutor answered with {type(head).__name__}")
     if head.error:
         raise ControlError(head.error)
-    body: dict[str, Any] = msgspec.json.decode(head.body)
-    return body
+    try:
+        return msgspec.json.decode(head.body, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise ControlError(f"the consecutor's answer cannot be read: {error}") from None

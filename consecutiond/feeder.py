@@ -4,11 +4,12 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import zmq
 
+from consecutiond.submissions import Done, Submission, Submissions, Ticket
 from consecutiond_broker import codec
 from consecutiond_broker.errors import CodecError, ConsecutiondError
 from consecutiond_broker.recorder import WINDOW, Recorder, RefusedError
@@ -18,10 +19,29 @@ _LOOK_S: Final = 0.2
 _NEVER: Final = 1 << 62
 #: items between calls of the progress function
 _PROGRESS_ITEMS: Final = 1000
+#: seconds that batches on their way may still get their receipts after the consecutor has said that it takes no more
+_GRACE_S: Final = 1.0
+#: bytes submitted and not recorded at which there is no room for more
+_PENDING_BYTES: Final = 32 << 20
+_BATCHES: Final = 1
+_ANYTHING: Final = 2
 
 
 class GoneError(ConsecutiondError):
     """The consecutor ended before it had answered; what has a receipt is in its log."""
+
+
+class BadValueError(CodecError):
+    """One value of several cannot be carried.
+
+    Attributes:
+        index: its place among them, from 0.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(f"the input's value number {index + 1} {reason}")
+        self.index, self.reason = index, reason
 
 
 class Feeder:
@@ -46,18 +66,22 @@ class Feeder:
         self._batch_items, self._batch_bytes, self._max_message = batch_items, batch_bytes, max_message
         self._alive = alive
         self._values: deque[Any] = deque()
-        self._bodies: deque[tuple[bytes, int]] = deque()
+        self._submissions = Submissions(batch_items, batch_bytes)
         self._limit = 64
         self._changed = threading.Condition()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         #: how many gathered values wake the thread
         self._want = 1
+        #: which submissions wake it
+        self._hunger = _ANYTHING
         self._closing = False
         self._ending = self._leaving = self._left = False
         #: values handed over, and values whose batch has a receipt
         self.handed = self.recorded = 0
         self._taken = 0
-        self._on_way: deque[tuple[int, int]] = deque()
+        #: number of the batch, its values, and who submitted them
+        self._on_way: deque[tuple[int, int, Sequence[Submission]]] = deque()
+        self._next_look = self._refused_at = 0.0
         self.error: ConsecutiondError | None = None
         self._context, self._uri = context, acker_uri
         self._recorder: Recorder | None = None
@@ -74,17 +98,66 @@ class Feeder:
             RefusedError: the consecutor takes no more.
             GoneError: it is not there any more.
         """
-        bodies = []
+        parts = self.encode(values)
+        ticket = Ticket(len(parts))
+        for payload, count in parts:
+            self.submit(payload, count, ticket.done)
+        while not ticket.wait(_LOOK_S):
+            if not self._thread.is_alive():
+                raise GoneError("the connection to the consecutor was closed before it had answered")
+        if ticket.error is not None:
+            raise ticket.error
+
+    def encode(self, values: list[Any]) -> list[tuple[bytes, int]]:
+        """Return the values' encodings and their number, in parts that `submit` takes.
+
+        Raises:
+            BadValueError: a value cannot be carried.
+        """
+        parts: list[tuple[bytes, int]] = []
         for start in range(0, len(values), self._batch_items):
-            part = values[start : start + self._batch_items]
-            bodies.append((self._encode(part, start), len(part)))
+            self._encode_part(values[start : start + self._batch_items], start, parts)
+        return parts
+
+    def _encode_part(self, values: list[Any], offset: int, parts: list[tuple[bytes, int]]) -> None:
+        body = self._encode(values, offset)
+        if len(body) > 4 * self._batch_bytes and len(values) > 1:
+            half = len(values) // 2
+            self._encode_part(values[:half], offset, parts)
+            self._encode_part(values[half:], offset + half, parts)
+        else:
+            parts.append((codec.headless(body, len(values)), len(values)))
+
+    def submit(self, payload: bytes, count: int, done: Done) -> None:
+        """Hand over values that are encoded, and return at once; values of several callers share a batch.
+
+        Args:
+            payload: the msgpack encodings of the values, one behind the other. They must be well-formed: nobody looks
+                into them before a worker does.
+            count: how many values; no more than fit into a batch.
+            done: called when they are recorded, or when they will not be.
+
+        Raises:
+            RefusedError: the consecutor takes no more.
+            GoneError: it is not there any more.
+        """
         with self._changed:
             self._check()
-            self._bodies.extend(bodies)
-            self.handed += len(values)
-            mine = self.handed
-        os.eventfd_write(self._wake, 1)
-        self._wait(lambda: self.recorded >= mine)
+            self.handed += count
+        self._submissions.add(Submission(payload, count, done))
+        if self._can_send():
+            self._hunger = 0
+            os.eventfd_write(self._wake, 1)
+
+    def _can_send(self) -> bool:
+        queue = self._submissions
+        return (self._hunger == _ANYTHING and len(queue) > 0) or (self._hunger == _BATCHES and queue.worth_a_batch)
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room: the acker withholds receipts, or too much waits for them."""
+        withheld = self._recorder is not None and self._recorder.withheld
+        return withheld or self._submissions.pending_bytes > _PENDING_BYTES
 
     def feed(self, iterable: Iterable[Any], progress: Callable[[int], None] | None) -> int:
         """Hand over everything that an iterable yields; return how many values that was.
@@ -94,17 +167,21 @@ class Feeder:
             Exception: whatever the iterable raises; everything before it was handed over.
         """
         values, append, most, count = self._values, self._values.append, 4 * self._batch_items, 0
-        for value in iterable:
-            append(value)
-            count += 1
-            if len(values) >= self._want:
-                self._want = _NEVER
-                os.eventfd_write(self._wake, 1)
-            if len(values) >= most:
-                self._wait(lambda: len(values) < most // 2)
-            if progress is not None and count % _PROGRESS_ITEMS == 0:
-                progress(count)
-        self.handed += count
+        try:
+            for value in iterable:
+                append(value)
+                count += 1
+                if len(values) >= self._want:
+                    # Nobody takes what comes after an error; a slow iterable would not find out for a long time.
+                    self._check()
+                    self._want = _NEVER
+                    os.eventfd_write(self._wake, 1)
+                if len(values) >= most:
+                    self._wait(lambda: len(values) < most // 2)
+                if progress is not None and count % _PROGRESS_ITEMS == 0:
+                    progress(count)
+        finally:
+            self.handed += count
         os.eventfd_write(self._wake, 1)
         self._wait(lambda: self.recorded >= self.handed)
         if progress is not None:
@@ -121,7 +198,7 @@ class Feeder:
                 progress(0)
             return self._recorder is not None and self._recorder.summary is not None
 
-        self._wait(ended, refused_is_error=False)
+        self._wait(ended, check=False)
         assert self._recorder is not None  # noqa: S101 - `ended` says so
         return self._recorder.summary or b""
 
@@ -129,7 +206,7 @@ class Feeder:
         """Say goodbye: nothing more comes from here, and nobody waits for the end of the graph."""
         self._leaving = True
         os.eventfd_write(self._wake, 1)
-        self._wait(lambda: self._left, refused_is_error=False)
+        self._wait(lambda: self._left, check=False)
 
     def _encode(self, values: list[Any], offset: int) -> bytes:
         try:
@@ -137,11 +214,12 @@ class Feeder:
         except CodecError:
             bad = codec.faults(values)
             place, reason = bad[0] if bad else (0, "something that cannot be carried")
-            raise CodecError(f"the input's value number {offset + place + 1} is {reason}") from None
+            raise BadValueError(offset + place, f"is {reason}") from None
         if len(body) > self._max_message and len(values) == 1:
-            raise CodecError(
-                f"the input's value number {offset + 1} takes {len(body):,} bytes, more than max_message = "
-                f"{self._max_message:,}; split it, or raise max_message"
+            raise BadValueError(
+                offset,
+                f"takes {len(body):,} bytes, more than max_message = {self._max_message:,}; split it, or raise "
+                "max_message",
             )
         return body
 
@@ -149,10 +227,11 @@ class Feeder:
         if self.error is not None:
             raise self.error
 
-    def _wait(self, condition: Callable[[], bool], *, refused_is_error: bool = True) -> None:
+    def _wait(self, condition: Callable[[], bool], *, check: bool = True) -> None:
+        """Wait; `check` raises what is wrong with the input, which is no reason not to wait for what was accepted."""
         with self._changed:
             while not condition():
-                if refused_is_error or not isinstance(self.error, RefusedError):
+                if check:
                     self._check()
                 if not self._changed.wait(_LOOK_S) and not self._alive():
                     raise GoneError("the consecutor ended before it had answered; what has a receipt is in its log")
@@ -160,6 +239,12 @@ class Feeder:
     # --- the thread's side -----------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        finally:
+            self._abandon(GoneError("the connection to the consecutor was closed before it had answered"))
+
+    def _serve(self) -> None:
         recorder = self._recorder = Recorder(self._context, self._uri, inside=False)
         poller = zmq.Poller()
         poller.register(self._wake, zmq.POLLIN)
@@ -167,7 +252,7 @@ class Feeder:
         ended = False
         while not self._closing:
             self._send(recorder)
-            if self._ending and not ended and not self._values and not self._bodies:
+            if self._ending and not ended and not self._values and not self._submissions:
                 recorder.end(wait=True)
                 ended = True
             if self._leaving and not self._left and recorder.outstanding == 0:
@@ -175,15 +260,18 @@ class Feeder:
                 self._left = True
             # Announced before the last look at the values: one that is appended now wakes us.
             self._want = self._wanted(recorder)
-            busy = len(self._values) >= self._want or (self._ending and not ended and not self._values)
+            self._hunger = self._hungry(recorder)
+            busy = len(self._values) >= self._want or self._can_send()
+            busy = busy or (self._ending and not ended and not self._values and not self._submissions)
             poller.poll(0 if busy else int(1000 * _LOOK_S))
-            self._want = _NEVER
+            self._want, self._hunger = _NEVER, 0
             try:
                 os.eventfd_read(self._wake)
             except BlockingIOError:
                 pass
             recorder.pump()
             self._note(recorder)
+            self._look(recorder)
         recorder.close()
 
     def _wanted(self, recorder: Recorder) -> int:
@@ -192,11 +280,19 @@ class Feeder:
             return 1
         return self._limit if recorder.outstanding < WINDOW else _NEVER
 
+    def _hungry(self, recorder: Recorder) -> int:
+        """Return which submissions are worth waking up for."""
+        if recorder.outstanding == 0:
+            return _ANYTHING
+        return _BATCHES if recorder.outstanding < WINDOW else 0
+
     def _send(self, recorder: Recorder) -> None:
         """Send what may go: whole batches within the window, a part of one only when nothing is on its way."""
         try:
-            while recorder.outstanding < WINDOW and self._bodies:
-                self._append(recorder, *self._bodies.popleft())
+            while recorder.outstanding < WINDOW and self._submissions.worth_a_batch:
+                self._take_submissions(recorder)
+            if recorder.outstanding == 0 and self._submissions:
+                self._take_submissions(recorder)
             while recorder.outstanding < WINDOW and len(self._values) >= self._limit:
                 self._take(recorder, self._limit)
             if recorder.outstanding == 0 and self._values:
@@ -205,8 +301,18 @@ class Feeder:
             with self._changed:
                 self.error = error
                 self._values.clear()
-                self._bodies.clear()
                 self._changed.notify_all()
+        if self.error is not None and self._submissions:
+            # Also those that came between the error and the next look at it.
+            self._submissions.finish(self._submissions.take_all(), self.error, None)
+
+    def _take_submissions(self, recorder: Recorder) -> None:
+        body, taken = self._submissions.take()
+        try:
+            self._append(recorder, body, sum(submission.values for submission in taken), taken)
+        except RefusedError as error:
+            self._submissions.finish(taken, error, None)
+            raise
 
     def _take(self, recorder: Recorder, count: int) -> None:
         popleft = self._values.popleft
@@ -223,16 +329,43 @@ class Feeder:
         self._limit = max(1, min(self._batch_items, self._batch_bytes * count // max(1, len(body))))
         self._append(recorder, body, count)
 
-    def _append(self, recorder: Recorder, body: bytes, count: int) -> None:
-        self._on_way.append((recorder.append(body, count), count))
+    def _append(self, recorder: Recorder, body: bytes, count: int, submissions: Sequence[Submission] = ()) -> None:
+        self._on_way.append((recorder.append(body, count), count, submissions))
 
     def _note(self, recorder: Recorder) -> None:
+        over = []
         with self._changed:
             while self._on_way and self._on_way[0][0] <= recorder.recorded:
-                self.recorded += self._on_way.popleft()[1]
+                number, count, submissions = self._on_way.popleft()
+                self.recorded += count
+                over.append((submissions, recorder.positions.pop(number, None)))
             if recorder.refused and self.error is None:
                 self.error = RefusedError(recorder.refused)
+                self._refused_at = time.monotonic()
             self._changed.notify_all()
+        for submissions, first in over:
+            self._submissions.finish(submissions, None, first)
+
+    def _look(self, recorder: Recorder) -> None:
+        """See whether receipts can still come for what was submitted, now and then."""
+        now = time.monotonic()
+        if now < self._next_look or not (self._on_way or self._submissions):
+            return
+        self._next_look = now + _LOOK_S
+        if not self._alive():
+            self._abandon(GoneError("the consecutor ended before it had answered; what has a receipt is in its log"))
+        elif recorder.refused and now > self._refused_at + _GRACE_S:
+            self._abandon(RefusedError(f"{recorder.refused}; what was on its way may be recorded or not"))
+
+    def _abandon(self, error: ConsecutiondError) -> None:
+        """Tell everybody who waits for submitted values that nobody knows what became of them."""
+        with self._changed:
+            self.error = self.error or error
+            left = [submissions for _, _, submissions in self._on_way]
+            self._on_way = deque((number, count, ()) for number, count, _ in self._on_way)
+            self._changed.notify_all()
+        for submissions in (*left, self._submissions.take_all()):
+            self._submissions.finish(submissions, error, None)
 
     def close(self) -> None:
         """End the thread and close the connection."""

@@ -5,11 +5,12 @@ from consecutiond_broker import child
 if __name__ == "__main__":
     child.adopt()
 
+import logging
 import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Final
 
 import msgspec
 import zmq
@@ -22,7 +23,13 @@ from consecutiond_broker.signals import Signals
 from consecutiond_nodes import importer
 from consecutiond_nodes.outputs import OutputNode
 from consecutiond_nodes.ports import Who
-from consecutiond_nodes.worker import Worker, WorkerOptions, log, user_traceback
+from consecutiond_nodes.raised import user_traceback
+from consecutiond_nodes.worker import Worker, WorkerOptions
+
+log = logging.getLogger("consecutiond.output")
+
+#: bytes read at a time on the way back from the end of a file
+_LOOK_BYTES: Final = 1 << 16
 
 
 class JsonLines:
@@ -30,24 +37,49 @@ class JsonLines:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._files: dict[str, Any] = {}
+        self._files: dict[str, BinaryIO] = {}
 
     def append(self, pair: tuple[str, Any]) -> None:
         """Append one line to the file of its output."""
         name, value = pair
         file = self._files.get(name)
         if file is None:
-            self._directory.mkdir(mode=0o700, exist_ok=True)
-            # A name is the user's; whatever is in it must not lead out of the directory.
-            safe = name.replace("/", "_").replace("\0", "_").lstrip(".") or "_"
-            file = self._files[name] = (self._directory / f"{safe}.jsonl").open("ab")
+            file = self._files[name] = self._open(name)
         file.write(msgspec.json.encode(value) + b"\n")
+
+    def _open(self, name: str) -> BinaryIO:
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        # A name is the user's; whatever is in it must not lead out of the directory.
+        safe = name.replace("/", "_").replace("\0", "_").lstrip(".") or "_"
+        path = self._directory / f"{safe}.jsonl"
+        # Two names may come to one file, which is opened once: see below.
+        return next((file for file in self._files.values() if file.name == str(path)), None) or _open_whole(path)
 
     def flush(self) -> None:
         """Put every line on the disk."""
         for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())
+
+
+def _open_whole(path: Path) -> BinaryIO:
+    """Open a file of lines to append to it, without the piece of a line that a killed process has left at its end.
+
+    The piece counts for nothing, since whole lines are flushed before they do; left there, it would spoil the next.
+    Nobody else may be writing to the file.
+    """
+    file = path.open("a+b")
+    end = whole = file.seek(0, os.SEEK_END)
+    while whole:
+        start = max(0, whole - _LOOK_BYTES)
+        file.seek(start)
+        newline = file.read(whole - start).rfind(b"\n")
+        whole = start + newline + 1
+        if newline >= 0:
+            break
+    if whole < end:
+        file.truncate(whole)
+    return file
 
 
 def main() -> int:

@@ -1,12 +1,12 @@
 """Graph and configuration become programs with endpoints: a pure value that can be printed."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
 
-from consecutiond.acker.service import AckerOptions
+from consecutiond.acker.options import AckerOptions
 from consecutiond.config import Settings
 from consecutiond.heartoptions import HeartOptions
 from consecutiond.supervision.states import HEART, Program
@@ -78,6 +78,21 @@ def make_plan(
     return _Planner(graph, settings, target, outputs, places).make(local_output=local_output)
 
 
+def _plain_names(edges: Iterable[str]) -> dict[str, str]:
+    """Name edges without arrows and stars; nodes may have dashes in their names, so two could come out the same."""
+    plain: dict[str, str] = {}
+    taken: set[str] = set()
+    for edge in edges:
+        name = base = edge.replace("->", "-").replace("*", "any")
+        count = 1
+        while name in taken:
+            count += 1
+            name = f"{base}.{count}"
+        taken.add(name)
+        plain[edge] = name
+    return plain
+
+
 class _Planner:
     def __init__(
         self, graph: Graph, settings: Settings, target: str, outputs: tuple[str, ...] | None, places: Places
@@ -97,7 +112,9 @@ class _Planner:
         }
         if outputs is None or outputs:
             self.edges[OUTPUT_EDGE] = OUTPUT
-        self.uris = {name: places.uri("edge-" + name.replace("->", "-").replace("*", "any")) for name in self.edges}
+        #: edge name -> its name in those of programs and files
+        self.plain = _plain_names(self.edges)
+        self.uris = {name: places.uri(f"edge-{plain}") for name, plain in self.plain.items()}
         self.workers = {
             name: tuple(f"{name}.{k}" for k in range(node.num_workers)) for name, node in graph.nodes.items()
         }
@@ -117,11 +134,12 @@ class _Planner:
         if output is not None and not local_output:
             workers.append(output)
         parts: list[AckerOptions | BrokerOptions | WorkerOptions] = [acker, *brokers, *workers]
+        local = (OUTPUT,) if output is not None and local_output else ()
+        known = tuple(part.part for part in parts) + local
         heart = HeartOptions(
             part=HEART, alive_uri=self.heart_uri, control_uri=self.control_uri, acker_uri=self.acker_uri,
             supervisor_socket=self.places.supervisor_socket, pid_dir=self.places.pid_dir,
-            parts=tuple(part.part for part in parts) + ((OUTPUT,) if output is not None and local_output else ()),
-            local_parts=(OUTPUT,) if output is not None and local_output else (),
+            parts=known, local_parts=known if self.settings.architecture == "thread" else local,
             start_timeout_s=self.settings.start_timeout_s, stop_timeout_s=self.settings.stop_timeout_s,
         )  # fmt: skip
         programs = (
@@ -151,10 +169,10 @@ class _Planner:
         )  # fmt: skip
 
     def _broker(self, name: str) -> BrokerOptions:
-        part = "broker-" + name.replace("->", "-").replace("*", "any")
         return BrokerOptions(
-            part=part, edge=name, uri=self.uris[name], acker_uri=self.acker_uri, window=self.settings.edge_window,
-            acker_window=2 * self.settings.edge_window, max_message=2 * self.settings.max_message, **self.common,
+            part=f"broker-{self.plain[name]}", edge=name, uri=self.uris[name], acker_uri=self.acker_uri,
+            window=self.settings.edge_window, acker_window=2 * self.settings.edge_window,
+            max_message=2 * self.settings.max_message, **self.common,
         )  # fmt: skip
 
     def _worker(self, node: str, worker: str) -> WorkerOptions:
@@ -179,7 +197,7 @@ class _Planner:
             part=part, worker=worker, node=node, target=self.target,
             upstream=tuple(self._end(name) for name in upstream), downstream=downstream, output=output,
             outputs=self.outputs, acker_uri=self.acker_uri, window=s.worker_window, batch_items=s.batch_items,
-            batch_s=s.batch_s, batch_bytes=s.batch_bytes, max_message=s.max_message, **self.common,
+            batch_s=s.batch_s, batch_bytes=s.batch_bytes, max_message=s.max_message, consecutor=s.id, **self.common,
         )  # fmt: skip
 
     def _end(self, name: str) -> EdgeEnd:

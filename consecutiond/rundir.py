@@ -6,14 +6,19 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import stat
 import time
 from pathlib import Path
 from typing import Final
 
+from consecutiond.supervision.states import ROOT
 from consecutiond_broker import child
+from consecutiond_broker.deaths import DeathWatch, kill_if_ours
 from consecutiond_broker.errors import ConsecutiondError
 
+#: files of a run, and drafts of them, which end in a pid; a counter of epochs is never one, whatever its part's name
+_STALE: Final = re.compile(r"\.(pid|cell|start)$|\.(pid|epoch)\.[0-9]+$|\.start\.draft$")
 _ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 #: bytes of the longest path of a Unix socket, see unix(7)
 _SOCKET_PATH_MAX: Final = 107
@@ -24,6 +29,8 @@ _LINK_PARENTS: Final = ("/tmp", "/var/tmp")  # noqa: S108 - the directory below 
 #: seconds for which a taken lock is asked for again: the `is_live` of another process has it for microseconds
 _LOCK_PATIENCE_S: Final = 0.2
 _LOCK_PAUSE_S: Final = 0.01
+#: seconds for which a killed process may finish what it has asked of the disk
+_KILL_PATIENCE_S: Final = 10.0
 
 
 class RunDirError(ConsecutiondError):
@@ -130,7 +137,10 @@ class RunDir:
             )
 
     def leftovers(self) -> str | None:
-        """Say in a sentence which files of an earlier run are there, or return None."""
+        """Say in a sentence which files an earlier run did not clear away, or return None.
+
+        A run that ended in order leaves its store and its logs, and nothing else.
+        """
         found = [
             _counted(len(list(directory.glob(pattern))), noun)
             for directory, pattern, noun in (
@@ -139,9 +149,9 @@ class RunDir:
                 (self.socket_dir, "*", "socket file"),
             )
         ]
-        if self.store.exists():
-            found.append(f"the store {self.store.name} ({self.store.stat().st_size:,} bytes)")
         found = [part for part in found if part]
+        if found and self.store.exists():
+            found.append(f"the store {self.store.name} ({self.store.stat().st_size:,} bytes)")
         return f"an earlier run left {', '.join(found)} in {self.path}" if found else None
 
     def sweep(self) -> None:
@@ -149,15 +159,11 @@ class RunDir:
 
         Only the holder of the lock may do it. The short link stays: the run that begins has the same one.
         """
-        for directory, pattern in (
-            (self.pid_dir, "*.pid"),
-            (self.pid_dir, "*.pid.*"),
-            (self.pid_dir, "*.cell"),
-            (self.pid_dir, "*.epoch.*"),
-            (self.socket_dir, "*"),
-        ):
-            for path in directory.glob(pattern):
+        for path in self.pid_dir.glob("*"):
+            if _STALE.search(path.name):
                 path.unlink(missing_ok=True)
+        for path in self.socket_dir.glob("*"):
+            path.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove the directory and all that is in it, the store too, and its short link."""
@@ -241,6 +247,39 @@ class RunDir:
             if len(words) == 2 and all(word.isdecimal() for word in words):
                 pids[path.name.removesuffix(".pid")] = int(words[0]), int(words[1])
         return pids
+
+    def kill_leftovers(self) -> list[str]:
+        """Kill the parts of an earlier run that still live, with their groups, and wait for their ends.
+
+        The kernel kills them with their root, but the root's lock is free a moment before that. Only the holder of
+        the lock may do it; what cannot be proven to be a part of that run is left alone.
+
+        Returns:
+            The names of those that lived.
+
+        Raises:
+            RunDirError: one does not die, since the kernel holds it.
+
+        """
+        watch = DeathWatch()
+        try:
+            for name, (pid, started) in self.read_pids().items():
+                # The root's own number is of no use: the lock is its life, and a script that runs its graph in
+                # threads is its own root.
+                if name != ROOT and pid != os.getpid() and watch.watch(name, pid, started):
+                    kill_if_ours(pid, started, signal.SIGKILL, group=True)
+            killed = sorted(str(name) for name in watch.fds().values())
+            deadline = time.monotonic() + _KILL_PATIENCE_S
+            while left := [name for name in killed if not watch.is_dead(name)]:
+                if time.monotonic() > deadline:
+                    raise RunDirError(
+                        f"an earlier run of {self.id} has left {', '.join(left)} behind, which does not die although"
+                        f" it was killed, probably because its disk does not answer; see {self.pid_dir}"
+                    )
+                time.sleep(_LOCK_PAUSE_S)
+        finally:
+            watch.close()
+        return killed
 
     # --- sockets -----------------------------------------------------------------------------------------
 

@@ -7,14 +7,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import zmq
+
+from consecutiond.acker.stores import StoreError, read_only
 from consecutiond.config import Settings
 from consecutiond.control import ControlError, ask
 from consecutiond.plan import Places, Plan, make_plan
-from consecutiond.rundir import RunDir
+from consecutiond.rundir import RunDir, RunDirError
 from consecutiond.supervision.root import spawn_root
 from consecutiond.supervision.states import RootOptions
 from consecutiond.supervision.supervisord import render
 from consecutiond_broker.errors import ConsecutiondError
+from consecutiond_nodes import shipping
 from consecutiond_nodes.graph import Graph
 
 #: seconds that the root may take to stop everything after it was asked to
@@ -49,6 +53,8 @@ class Runtime:
         self.dir = RunDir(settings.dir, settings.id)
         self._graph, self._target, self._outputs, self._local_output = graph, target, outputs, local_output
         self.process: subprocess.Popen[bytes] | None = None
+        #: for the sockets of the calling process
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.plan: Plan
         self._lock_fd = -1
 
@@ -60,22 +66,62 @@ class Runtime:
         """
         self.dir.create()
         self._lock_fd = self.dir.acquire()
-        leftovers = self.dir.leftovers()
-        if leftovers is not None:
-            print(
-                f"consecutiond: warning: {leftovers}; nothing of it is alive. Its log is taken over, stale files "
-                "are removed.",
-                file=sys.stderr,
-            )
+        self._warn_of_leftovers()
         self.dir.sweep()
+        self._target = self._target or self._ship()
         places = Places(
-            uri=self.dir.socket_uri, plan=str(self.dir.plan), pid_dir=str(self.dir.pid_dir),
+            uri=self._uri, plan=str(self.dir.plan), pid_dir=str(self.dir.pid_dir),
             supervisor_socket=str(self.dir.supervisor_socket), store=self._store_url(),
         )  # fmt: skip
         self.plan = make_plan(
             self._graph, self.settings, self._target, self._outputs, places, local_output=self._local_output
         )
         self.dir.plan.write_bytes(self.plan.to_json())
+        self._write_root_configuration()
+
+    def _warn_of_leftovers(self) -> None:
+        leftovers, left_open = self.dir.leftovers(), self.logged().get("open", 0)
+        if leftovers is not None:
+            print(
+                f"consecutiond: warning: {leftovers}; nothing of it is alive. Its log is taken over, stale files "
+                "are removed.",
+                file=sys.stderr,
+            )
+        if left_open:
+            print(f"consecutiond: {left_open:,} open item(s) of an earlier run are taken over", file=sys.stderr)
+
+    def logged(self) -> dict[str, int]:
+        """Return the counts of the log in the directory; nothing if there is none, or none that can be read."""
+        if self.settings.store != "sqlite" or not self.dir.store.exists():
+            return {}
+        try:
+            store = read_only(self.dir.store)
+        except StoreError:
+            # It is the acker's to report.
+            return {}
+        try:
+            totals = store.totals()
+            return {name: getattr(totals, name) for name in ("accepted", "completed", "failed", "open")}
+        except StoreError:
+            return {}
+        finally:
+            store.close()
+
+    def _ship(self) -> str:
+        """Send a graph that workers could not import: return the target under which they find it."""
+        path = self.dir.path / "graph.pickle"
+        draft = path.with_suffix(".draft")
+        draft.unlink(missing_ok=True)
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(shipping.pack(self._graph))
+        draft.replace(path)
+        return f"{shipping.SCHEME}{path}"
+
+    def _uri(self, name: str) -> str:
+        return self.dir.socket_uri(name)
+
+    def _write_root_configuration(self) -> None:
         self.dir.conf.write_text(render(self.plan.programs, self.dir, RootOptions(directory=os.getcwd())))
 
     def _store_url(self) -> str:
@@ -83,10 +129,11 @@ class Runtime:
 
     def spawn(self, *, die_with_parent: bool) -> None:
         """Start the root, which starts everything else."""
+        # The descriptor is closed in here, whatever becomes of the root.
+        lock_fd, self._lock_fd = self._lock_fd, -1
         self.process = spawn_root(
-            self.dir.conf, lock_fd=self._lock_fd, die_with_parent=die_with_parent, detach=not die_with_parent
+            self.dir.conf, lock_fd=lock_fd, die_with_parent=die_with_parent, detach=not die_with_parent
         )
-        self._lock_fd = -1
 
     def keep_lock(self) -> int:
         """Hand the lock over to whoever becomes the root by `exec`."""
@@ -111,22 +158,27 @@ class Runtime:
         """Return what the heart knows."""
         return ask(self.plan.control_uri, "status", 10, self.alive)
 
-    def stop(self) -> None:
-        """Have the graph drained and everything stopped; open roots stay in the log."""
-        self._request("stop", self.settings.stop_timeout_s + 5)
+    def stop(self) -> dict[str, Any]:
+        """Have the graph drained and everything stopped; return the last word of the acker, if it came."""
+        return self._request("stop", self.settings.stop_timeout_s + 5)
 
     def shutdown(self) -> None:
         """Stop every process, now, in order."""
         self._request("shutdown", 5)
 
-    def _request(self, verb: str, timeout_s: float) -> None:
+    def _request(self, verb: str, timeout_s: float) -> dict[str, Any]:
         if not self.alive():
-            return
+            return {}
         try:
-            ask(self.plan.control_uri, verb, timeout_s, self.alive)
+            return ask(self.plan.control_uri, verb, timeout_s, self.alive)
         except ControlError:
-            # No heart to ask, or it was gone before it could answer: the root itself stops everything on TERM.
-            self.process_or_fail().terminate()
+            # No heart to ask, or it was gone before it could answer.
+            self._give_up()
+            return {}
+
+    def _give_up(self) -> None:
+        """Stop everything without the heart: the root does that itself on TERM."""
+        self.process_or_fail().terminate()
 
     def process_or_fail(self) -> subprocess.Popen[bytes]:
         """Return the root's process."""
@@ -145,11 +197,21 @@ class Runtime:
         self._sweep()
 
     def _sweep(self) -> None:
+        """Remove what is stale, under the lock: it went with the root, and somebody else may have it by now."""
+        try:
+            if self._lock_fd < 0:
+                self._lock_fd = self.dir.acquire()
+        except RunDirError:
+            # The directory is somebody else's, or was never made; nothing in it is ours to remove.
+            return
+        self.dir.sweep()
+        self.dir.release_links()
+        self._release_lock()
+
+    def _release_lock(self) -> None:
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
-        self.dir.sweep()
-        self.dir.release_links()
 
 
 def wait_dead(directory: RunDir, timeout_s: float) -> bool:
@@ -160,6 +222,12 @@ def wait_dead(directory: RunDir, timeout_s: float) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def main_name() -> str:
+    """Return the target that the running script is, for a graph that stands nowhere in it."""
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    return str(file) if file else ""
 
 
 def default_id(target: str) -> str:

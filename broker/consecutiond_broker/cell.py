@@ -20,6 +20,8 @@ SLOT: Final = 3
 DELIVERY: Final = 4
 INDEX: Final = 5
 OUTPUTS: Final = 6
+#: in the place of a position: every item of the delivery may be in execution
+ALL: Final = 1 << 32
 
 
 class Remains(NamedTuple):
@@ -27,7 +29,7 @@ class Remains(NamedTuple):
 
     #: the delivery in execution, 0 when it was none of this edge
     delivery: int
-    #: the position of the item in execution, -1 for none
+    #: the position of the item in execution, -1 for none, `ALL` when it may be any
     position: int
     #: the newest delivery of which an output has left
     outputs: int
@@ -71,12 +73,12 @@ class Cell:
         self.words[INDEX] = 0
         self.words[DELIVERY] = 0
 
-    def close(self) -> None:
-        """Release the memory and remove the file: the worker ended in order."""
+    def close(self, *, keep: bool = False) -> None:
+        """Release the memory and remove the file, unless somebody has yet to read it: the worker ended in order."""
         self.words.release()
         if isinstance(self._map, mmap.mmap):
             self._map.close()
-        if self.path is not None:
+        if self.path is not None and not keep:
             self.path.unlink(missing_ok=True)
 
 

@@ -10,6 +10,10 @@ from consecutiond_broker.errors import CodecError
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[list[Any]] = msgspec.msgpack.Decoder(list[Any])
 _raw: msgspec.msgpack.Decoder[list[msgspec.Raw]] = msgspec.msgpack.Decoder(list[msgspec.Raw])
+#: Append one encoded value to a bytearray, ``encode_into(value, buffer, -1)``: what every push does.
+encode_into = _encoder.encode_into
+#: What encoding raises for a value that msgpack has no form for.
+UNENCODABLE: Final = (TypeError, ValueError, OverflowError, RecursionError)
 #: What decoding raises: ValueError for text that is not UTF-8, RecursionError for values nested too deep.
 _UNREADABLE: Final = (msgspec.DecodeError, ValueError, RecursionError)
 
@@ -22,7 +26,7 @@ def encode(values: Sequence[Any]) -> bytes:
     """
     try:
         return _encoder.encode(values)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+    except UNENCODABLE as error:
         raise CodecError(str(error)) from None
 
 
@@ -31,10 +35,16 @@ def faults(values: Sequence[Any]) -> list[tuple[int, str]]:
     bad = []
     for position, value in enumerate(values):
         try:
-            _encoder.encode(value)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            bad.append((position, f"{_type_name(value)}, which msgpack cannot carry: {error}"))
+            # As one of a batch, whose list counts for the depth that can be carried.
+            _encoder.encode([value])
+        except UNENCODABLE as error:
+            bad.append((position, fault(value, error)))
     return bad
+
+
+def fault(value: Any, error: Exception) -> str:
+    """Return what is wrong with a value that cannot be carried, its type first."""
+    return f"{_type_name(value)}, which msgpack cannot carry: {error}"
 
 
 def _type_name(value: Any) -> str:
@@ -65,3 +75,17 @@ def split(body: bytes) -> list[msgspec.Raw]:
 def join(values: Sequence[msgspec.Raw]) -> bytes:
     """Make one batch of encoded values."""
     return _encoder.encode(values)
+
+
+def head(count: int) -> bytes:
+    """Return what a batch of so many values begins with; their encodings follow, one behind the other."""
+    if count < 1 << 4:
+        return bytes((0x90 | count,))
+    if count < 1 << 16:
+        return b"\xdc" + count.to_bytes(2, "big")
+    return b"\xdd" + count.to_bytes(4, "big")
+
+
+def headless(body: bytes, count: int) -> bytes:
+    """Return the encodings of a batch's values, one behind the other."""
+    return body[len(head(count)) :]

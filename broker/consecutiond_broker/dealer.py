@@ -45,22 +45,31 @@ class Dealer:
         self.socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         self.socket.setsockopt(zmq.SNDHWM, _HIGH_WATER)
         self.socket.setsockopt(zmq.RCVHWM, _HIGH_WATER)
-        self.monitor = self.socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
-        self.socket.connect(uri)
+        self.monitor: zmq.Socket[bytes] | None = None
+        if uri.startswith("inproc:"):
+            # There are no handshakes between threads, and no reconnections either.
+            self.connected = True
+            self.socket.connect(uri)
+            self.send(greeting())
+        else:
+            self.monitor = self.socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+            self.socket.connect(uri)
 
     def register(self, poller: zmq.Poller) -> None:
         """Let the poller wake for messages and for connections."""
         poller.register(self.socket, zmq.POLLIN)
-        poller.register(self.monitor, zmq.POLLIN)
+        if self.monitor is not None:
+            poller.register(self.monitor, zmq.POLLIN)
 
     def unregister(self, poller: zmq.Poller) -> None:
         """Take both sockets out of the poller."""
         poller.unregister(self.socket)
-        poller.unregister(self.monitor)
+        if self.monitor is not None:
+            poller.unregister(self.monitor)
 
     def check_connection(self) -> None:
         """Read the monitor; greet the peer if it is newly connected."""
-        while True:
+        while self.monitor is not None:
             try:
                 event, _ = self.monitor.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
@@ -88,6 +97,7 @@ class Dealer:
 
     def close(self) -> None:
         """Close; what was sent is still handed over."""
-        self.socket.disable_monitor()
-        self.monitor.close(linger=0)
+        if self.monitor is not None:
+            self.socket.disable_monitor()
+            self.monitor.close(linger=0)
         self.socket.close()

@@ -9,8 +9,11 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from consecutiond_broker.cell import Remains
+from consecutiond_broker import spans
+from consecutiond_broker.cell import ALL, Remains
 
+#: A batch that any receiver may have.
+ANY: Final = -1
 #: Items per batch asked of senders before any receiver has said what it can take.
 FIRST_HINT: Final = 16
 
@@ -28,22 +31,41 @@ class Source:
 
 
 class Batch:
-    """A batch in this edge's custody: raw frames, whose acker epoch and count are all that is looked at."""
+    """A batch in this edge's custody: raw frames, whose acker epoch and count are all that is looked at.
 
-    __slots__ = ("acker_epoch", "count", "frames", "skip", "source")
+    ``born`` is ``(attempt, accepted_ms, spans)`` of the head, passed on as it is. ``skip`` are the positions of items
+    that are over: settled by a receiver that holds the others, or suspected of a crash.
+    """
 
-    def __init__(self, acker_epoch: int, count: int, frames: list[bytes], source: Source | None = None) -> None:
+    __slots__ = ("acker_epoch", "born", "count", "frames", "partition", "skip", "source")
+
+    def __init__(
+        self,
+        acker_epoch: int,
+        count: int,
+        frames: list[bytes],
+        source: Source | None = None,
+        born: tuple[int, int, bytes] = (1, 0, b""),
+        partition: int = ANY,
+    ) -> None:
         self.acker_epoch = acker_epoch
         self.count = count
         self.frames = frames
         self.source = source
+        self.born = born
+        #: the number of the only receiver that may have it
+        self.partition = partition
         self.skip: tuple[int, ...] = ()
+
+    def roots(self, positions: set[int]) -> bytes:
+        """Return the root keys of some of its items."""
+        return spans.of_items(self.frames[0], self.born[2], positions, self.count)
 
 
 class Receiver:
-    """One incarnation of a worker that takes from this edge."""
+    """One incarnation of a worker that takes from this edge. ``parked`` are the deliveries that its node holds."""
 
-    __slots__ = ("delivered", "epoch", "held", "hint", "limit", "reachable")
+    __slots__ = ("delivered", "epoch", "held", "hint", "limit", "parked", "partition", "reachable")
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
@@ -51,13 +73,17 @@ class Receiver:
         self.limit = 0
         self.hint = FIRST_HINT
         self.held: dict[int, Batch] = {}
+        self.parked: set[int] = set()
+        #: its number among the receivers
+        self.partition = ANY
         self.reachable = True
 
 
 class Verdict(NamedTuple):
     """What becomes of the batches that a lost receiver held."""
 
-    #: the batch, and the position of the item that is suspected of the crash (-1: none, no attempt is charged)
+    #: the batch, and the position of the item that is suspected of the crash (-1: none, and no attempt is charged;
+    #: ALL: any)
     failed: list[tuple[Batch, int]]
     #: the batch, and the position of the suspect; without it the batch goes to another receiver in the same trees
     redelivered: list[tuple[Batch, int]]
@@ -73,6 +99,8 @@ class Edge:
     def __init__(self, window: int) -> None:
         self.window = window
         self.queue: deque[Batch] = deque()
+        #: batches that only one receiver may have, by its number
+        self.keyed: dict[int, deque[Batch]] = {}
         self.sources: dict[bytes, Source] = {}
         self.receivers: dict[bytes, Receiver] = {}
         self.activity = 0
@@ -114,7 +142,15 @@ class Edge:
             source.taken += 1
             return
         batch.source = source
-        self.queue.append(batch)
+        self._queue_of(batch).append(batch)
+
+    def _queue_of(self, batch: Batch) -> deque[Batch]:
+        return self.queue if batch.partition == ANY else self.keyed.setdefault(batch.partition, deque())
+
+    @property
+    def queued(self) -> int:
+        """Batches in the queue."""
+        return len(self.queue) + sum(map(len, self.keyed.values()))
 
     @property
     def hint(self) -> int:
@@ -154,6 +190,7 @@ class Edge:
                 self._turn.append(peer)
         else:
             lost = [known.held.pop(seq) for seq in list(known.held) if seq not in held]
+            known.parked &= known.held.keys()
             known.delivered = len(known.held)
         known.reachable = True
         self.activity += 1
@@ -164,26 +201,30 @@ class Edge:
 
         Equals take turns. Every yielded batch is in the receiver's custody.
         """
-        while self.queue:
-            peer = self._next_receiver()
-            if peer is None:
-                return
-            receiver = self.receivers[peer]
-            batch = self.queue.popleft()
-            if batch.source is not None:
-                batch.source.taken += 1
-                batch.source = None
-            self._deliveries += 1
-            receiver.delivered += 1
-            receiver.held[self._deliveries] = batch
-            self.activity += 1
-            yield peer, self._deliveries, batch
+        while self.queue and (peer := self._next_receiver()) is not None:
+            yield self._hand_out(peer, self.queue.popleft())
+        if any(self.keyed.values()):
+            for peer, receiver in list(self.receivers.items()):
+                mine = self.keyed.get(receiver.partition)
+                while mine and receiver.reachable and receiver.delivered < receiver.limit:
+                    yield self._hand_out(peer, mine.popleft())
+
+    def _hand_out(self, peer: bytes, batch: Batch) -> tuple[bytes, int, Batch]:
+        receiver = self.receivers[peer]
+        if batch.source is not None:
+            batch.source.taken += 1
+            batch.source = None
+        self._deliveries += 1
+        receiver.delivered += 1
+        receiver.held[self._deliveries] = batch
+        self.activity += 1
+        return peer, self._deliveries, batch
 
     def _next_receiver(self) -> bytes | None:
         best, load = None, 0
         for peer in self._turn:
             receiver = self.receivers[peer]
-            held = len(receiver.held)
+            held = len(receiver.held) - len(receiver.parked)
             if receiver.reachable and receiver.delivered < receiver.limit and (best is None or held < load):
                 best, load = peer, held
         if best is not None:
@@ -196,14 +237,29 @@ class Edge:
         receiver = self.receivers[peer]
         receiver.reachable = False
         receiver.delivered -= 1
-        self.queue.appendleft(receiver.held.pop(seq))
+        batch = receiver.held.pop(seq)
+        self._queue_of(batch).appendleft(batch)
 
     def settle(self, peer: bytes, seq: int) -> Batch | None:
         """Release a batch that its receiver has settled. None: it was not (or no longer) in its custody."""
         receiver = self.receivers.get(peer)
-        batch = receiver.held.pop(seq, None) if receiver is not None else None
+        if receiver is None:
+            return None
+        batch = receiver.held.pop(seq, None)
+        receiver.parked.discard(seq)
         if batch is not None:
             self.activity += 1
+        return batch
+
+    def park(self, peer: bytes, seq: int, done: tuple[int, ...]) -> Batch | None:
+        """Keep a batch of which a node holds items: those at the positions in ``done`` are over. None: not its."""
+        receiver = self.receivers.get(peer)
+        batch = receiver.held.get(seq) if receiver is not None else None
+        if receiver is None or batch is None:
+            return None
+        batch.skip = (*batch.skip, *done)
+        receiver.parked.add(seq)
+        self.activity += 1
         return batch
 
     def bury(self, peer: bytes, remains: Remains | None) -> Verdict:
@@ -225,31 +281,46 @@ class Edge:
         verdict = Verdict([], [])
         for seq, batch in sorted(receiver.held.items()):
             suspect = remains.position if remains is not None and remains.delivery == seq else -1
-            if suspect >= batch.count:
+            if suspect >= batch.count and suspect != ALL:
                 suspect = -1
+            if suspect == ALL:
+                verdict.failed.append((batch, ALL))
+                continue
             if remains is None or seq <= remains.outputs:
                 verdict.failed.append((batch, suspect))
                 continue
             if suspect >= 0:
                 batch.skip = (*batch.skip, suspect)
             verdict.redelivered.append((batch, suspect))
-        self.queue.extendleft(batch for batch, _ in reversed(verdict.redelivered) if len(batch.skip) < batch.count)
+        for batch, _ in reversed(verdict.redelivered):
+            if len(batch.skip) < batch.count:
+                self._queue_of(batch).appendleft(batch)
         self.activity += 1
         return verdict
 
     def purge(self, acker_epoch: int) -> int:
         """Drop queued batches of older acker epochs, whose trees nobody tracks any more; return how many."""
         self.acker_epoch = acker_epoch
-        kept = deque(batch for batch in self.queue if batch.acker_epoch >= acker_epoch)
-        dropped = len(self.queue) - len(kept)
-        for batch in self.queue:
-            if batch.acker_epoch < acker_epoch and batch.source is not None:
+        dropped = [
+            each for queue in (self.queue, *self.keyed.values()) for each in queue if each.acker_epoch < acker_epoch
+        ]
+        for batch in dropped:
+            self._queue_of(batch).remove(batch)
+            if batch.source is not None:
                 batch.source.taken += 1
-        self.queue = kept
         self.activity += 1
-        return dropped
+        return len(dropped)
 
     @property
     def held(self) -> int:
-        """Batches in the custody of receivers."""
-        return sum(len(receiver.held) for receiver in self.receivers.values())
+        """Batches that receivers work on."""
+        return sum(len(receiver.held) - len(receiver.parked) for receiver in self.receivers.values())
+
+    @property
+    def parked(self) -> int:
+        """Batches of the living acker that nodes hold."""
+        return sum(
+            receiver.held[seq].acker_epoch >= self.acker_epoch
+            for receiver in self.receivers.values()
+            for seq in receiver.parked
+        )

@@ -46,7 +46,8 @@ class Pulse:
 
     def say(self, state: str, detail: str = "") -> None:
         """Change the state; the heart hears of it at once."""
-        self._state, self._detail = state, detail
+        # The text of somebody's error may hold what UTF-8 has no form for.
+        self._state, self._detail = state, detail.encode("utf-8", "backslashreplace").decode()
         self._changed.set()
 
     def _run(self) -> None:
@@ -68,14 +69,20 @@ class Pulse:
 
     def _beat(self, socket: "zmq.Socket[bytes]") -> None:
         alive = wire.Alive(
-            wire.VERSION, self._name, *self._identity, self._epoch, self._state, self._detail,
-            msgspec.json.encode(self._stats()),
-        )  # fmt: skip
+            wire.VERSION, self._name, *self._identity, self._epoch, self._state, self._detail, self._counters()
+        )
         try:
             socket.send(wire.pack(alive), zmq.NOBLOCK)
         except zmq.Again:
             # The connection went between poll and send; the next beat is as good.
             self._changed.wait(self._interval_s)
+
+    def _counters(self) -> bytes:
+        try:
+            return msgspec.json.encode(self._stats())
+        except Exception:
+            # They are read while another thread writes them. A part without counters lives all the same.
+            return b"{}"
 
     def close(self) -> None:
         """Say the last word and stop."""

@@ -39,6 +39,10 @@ class Recorder:
         self._unreceipted: deque[tuple[int, list[bytes]]] = deque()
         self._end: list[bytes] | None = None
         self.recorded = 0
+        #: batch number -> place in the input log of its first root; whoever wants to know takes them out
+        self.positions: dict[int, int] = {}
+        #: the acker withholds receipts, since its backlog is full
+        self.withheld = False
         self.refused = ""
         self.summary: bytes | None = None
         self.dealer = Dealer(context, uri, b"P:" + self.producer.hex().encode(), self._greet)
@@ -91,9 +95,12 @@ class Recorder:
     def _receive(self, head: wire.Head) -> None:
         if isinstance(head, wire.Receipt):
             self._receipted(head.seq)
+            self.withheld = head.withheld
+            first = head.seq - len(head.positions) + 1
+            self.positions.update(zip(range(first, head.seq + 1), head.positions, strict=True))
         elif isinstance(head, wire.ProducerJoined):
             self._receipted(head.recorded)
-            self._joined = True
+            self._joined, self.withheld = True, False
             for _, frames in self._unreceipted:
                 self.dealer.send(frames)
             if self._end is not None:

@@ -10,13 +10,14 @@ from typing import Final
 import zmq
 
 from consecutiond_broker import wire
-from consecutiond_broker.cell import read_remains
+from consecutiond_broker.cell import ALL, read_remains
 from consecutiond_broker.dealer import Dealer
 from consecutiond_broker.deaths import DeathWatch
 from consecutiond_broker.edge import Batch, Edge, Source
 from consecutiond_broker.errors import WireError
 from consecutiond_broker.options import BrokerOptions
 from consecutiond_broker.signals import Signals
+from consecutiond_broker.wake import Wake
 
 log = logging.getLogger("consecutiond.broker")
 
@@ -44,7 +45,7 @@ class Broker:
         self.edge = Edge(options.window)
         self.deaths = DeathWatch()
         self.stopping = False
-        self._signals: Signals | None = None
+        self._signals: Signals | Wake | None = None
         self._cells: dict[bytes, tuple[str, int, int]] = {}
         #: whether the acker on this connection has said where it stands; before that no report may go to it
         self._acker_greeted = False
@@ -66,7 +67,7 @@ class Broker:
         self.poller.register(self.router, zmq.POLLIN)
         self.acker.register(self.poller)
 
-    def listen(self, signals: Signals) -> None:
+    def listen(self, signals: Signals | Wake) -> None:
         """Stop when one of these signals comes."""
         self._signals = signals
         self.poller.register(signals.fileno(), zmq.POLLIN)
@@ -118,7 +119,7 @@ class Broker:
                 self._settled(peer, head, frames)
         elif isinstance(head, wire.Batch):
             if head.broker_epoch == self.epoch:
-                self.edge.offer(peer, head.seq, Batch(head.acker_epoch, head.count, frames[1:]))
+                self.edge.offer(peer, head.seq, _batch(head, frames))
         elif isinstance(head, wire.Join):
             self._joined(peer, head)
         elif isinstance(head, wire.Leave):
@@ -143,7 +144,7 @@ class Broker:
             if admitted is None:
                 return self._send(peer, wire.Fenced(head.epoch))
             receiver, lost = admitted
-            receiver.limit, receiver.hint = head.limit, head.hint
+            receiver.limit, receiver.hint, receiver.partition = head.limit, head.hint, head.partition
             for batch in lost:
                 self._fail(
                     batch,
@@ -175,12 +176,12 @@ class Broker:
             self._bury(peer)
 
     def _settled(self, peer: bytes, head: wire.Settle, frames: list[bytes]) -> None:
-        batch = self.edge.settle(peer, head.seq)
+        batch = self.edge.park(peer, head.seq, head.done) if head.held else self.edge.settle(peer, head.seq)
         receiver = self.edge.receivers.get(peer)
         if batch is None or receiver is None:
             return
         receiver.limit, receiver.hint = head.limit, head.hint
-        self._items += batch.count
+        self._items += len(head.done) if head.done else batch.count
         self._keep(batch.acker_epoch, frames[1:])
 
     # --- deaths ----------------------------------------------------------------------------------------------
@@ -222,18 +223,24 @@ class Broker:
 
     def _fail(self, batch: Batch, kind: str, error: str, suspect: int = -1) -> None:
         """Have the acker retry the roots of a batch, uncharged, but for the suspect of a crash."""
-        roots = batch.frames[0]
+        if suspect == ALL:
+            suspects = set(range(batch.count)).difference(batch.skip)
+            crash = f"{error}, with this item or one of {len(suspects) - 1} others at fault"
+            node = self.options.edge.rpartition("->")[2]
+            self._keep_fail(batch, wire.Fail("crashed", True, batch.roots(suspects), node, crash, ""))
+            return
         if suspect >= 0:
             self._fail_suspect(batch, suspect, error)
-            roots = roots[: 8 * suspect] + roots[8 * suspect + 8 :]
+        roots = batch.roots(set(range(batch.count)).difference((suspect,), batch.skip))
         if roots:
-            fail = wire.Fail(kind, False, roots, "", error, "")
-            self._keep(batch.acker_epoch, [b"", b"", wire.pack_fails([fail])])
+            self._keep_fail(batch, wire.Fail(kind, False, roots, "", error, ""))
 
     def _fail_suspect(self, batch: Batch, suspect: int, name: str) -> None:
         node = self.options.edge.rpartition("->")[2]
         error = f"{name} died (killed, crashed or out of memory) with this item in hand"
-        fail = wire.Fail("crashed", True, batch.frames[0][8 * suspect : 8 * suspect + 8], node, error, "")
+        self._keep_fail(batch, wire.Fail("crashed", True, batch.roots({suspect}), node, error, ""))
+
+    def _keep_fail(self, batch: Batch, fail: wire.Fail) -> None:
         self._keep(batch.acker_epoch, [b"", b"", wire.pack_fails([fail])])
 
     # --- acker -----------------------------------------------------------------------------------------------
@@ -255,14 +262,14 @@ class Broker:
             source = self._acker_source
             if head.broker_epoch == self.epoch and head.seq == source.accepted + 1:
                 source.accepted = head.seq
-                self.edge.enqueue(source, Batch(head.acker_epoch, head.count, frames[1:]))
+                self.edge.enqueue(source, _batch(head, frames))
         elif isinstance(head, wire.Applied):
             if head.broker_epoch == self.epoch:
                 self._applied(head.seq)
         elif isinstance(head, wire.EdgeJoined):
             self._acker_joined(head)
         elif isinstance(head, wire.Probe):
-            counts = len(self.edge.queue), self.edge.held, len(self._kept), self.edge.activity
+            counts = self.edge.queued, self.edge.held, len(self._kept), self.edge.activity, self.edge.parked
             self.acker.send([wire.pack(wire.Idle(head.number, *counts))])
         return None
 
@@ -300,7 +307,7 @@ class Broker:
 
     def _dispatch(self) -> None:
         for peer, seq, batch in self.edge.dispatch():
-            head = wire.Deliver(self.epoch, seq, batch.acker_epoch, batch.count, batch.skip)
+            head = wire.Deliver(self.epoch, seq, batch.acker_epoch, batch.count, batch.skip, *batch.born)
             try:
                 self.router.send_multipart([peer, wire.pack(head), *batch.frames], zmq.NOBLOCK)
             except (zmq.Again, zmq.ZMQError):
@@ -326,8 +333,9 @@ class Broker:
     def stats(self) -> dict[str, object]:
         """Return the counters of the moment."""
         return {
-            "queued": len(self.edge.queue),
+            "queued": self.edge.queued,
             "held": self.edge.held,
+            "parked": self.edge.parked,
             "reports": len(self._kept),
             "items": self._items,
             "malformed": self._malformed,
@@ -338,6 +346,11 @@ class Broker:
         self.deaths.close()
         self.acker.close()
         self.router.close()
+
+
+def _batch(head: wire.Batch, frames: list[bytes]) -> Batch:
+    born = head.attempt, head.accepted_ms, head.spans
+    return Batch(head.acker_epoch, head.count, frames[1:], born=born, partition=head.partition)
 
 
 def _runs(reports: list[_Report]) -> Iterator[list[_Report]]:

@@ -13,6 +13,7 @@ class Signals:
     """
 
     def __init__(self, *numbers: signal.Signals) -> None:
+        self._numbers = frozenset(numbers)
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
@@ -25,9 +26,12 @@ class Signals:
         return self._reader.fileno()
 
     def taken(self) -> list[int]:
-        """Return the numbers of the signals that came since the last call."""
+        """Return the numbers of the given signals that came since the last call.
+
+        The descriptor wakes for every signal that has a handler in Python: the user's own alarms come here too.
+        """
         try:
-            return list(self._reader.recv(4096))
+            return [number for number in self._reader.recv(4096) if number in self._numbers]
         except BlockingIOError:
             return []
 

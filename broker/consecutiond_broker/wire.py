@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import msgspec
 
+from consecutiond_broker import spans
 from consecutiond_broker.errors import WireError
 
 #: The first element of every greeting; a peer that speaks another version is refused by name.
@@ -42,7 +43,8 @@ class Join(_Head, tag=1, frozen=True):
 
     ``side`` is "up" for a sender and "down" for a receiver. ``started`` is the process's start time in clock ticks,
     which together with ``pid`` names a process for good. ``cell`` is the path of the worker's cell file, ``slot`` the
-    place of this edge in it. ``held`` lists the deliveries that the worker still has in hand.
+    place of this edge in it. ``held`` lists the deliveries that the worker still has in hand. ``partition`` is the
+    number of the worker among those of its node.
     """
 
     version: int
@@ -56,29 +58,45 @@ class Join(_Head, tag=1, frozen=True):
     limit: int
     hint: int
     held: tuple[int, ...]
+    partition: int = -1
 
 
 class Batch(_Head, tag=2, frozen=True):
-    """+ A sender hands over its batch number ``seq`` (1, 2, 3 … per sender and broker epoch)."""
+    """+ A sender hands over its batch number ``seq`` (1, 2, 3 … per sender and broker epoch).
+
+    ``attempt`` and ``accepted_ms`` (wall clock, since 1970) are those of the roots: which attempt this is, and when the
+    input was accepted. ``spans`` is empty unless an item has several roots (:mod:`consecutiond_broker.spans`).
+    ``partition`` is the number of the only receiver that may have it, -1 for any.
+    """
 
     broker_epoch: int
     seq: int
     acker_epoch: int
     count: int
+    attempt: int = 1
+    accepted_ms: int = 0
+    spans: bytes = b""
+    partition: int = -1
 
 
 class Settle(_Head, tag=3, frozen=True):
-    """+ A receiver is done with delivery ``seq``; it takes up to ``limit`` deliveries in all, ``hint`` items each."""
+    """+ A receiver is done with delivery ``seq``; it takes up to ``limit`` deliveries in all, ``hint`` items each.
+
+    When the receiver's node holds ``held`` of its items for later, the delivery stays in the receiver's custody, and
+    ``done`` are the positions of the items that are over.
+    """
 
     broker_epoch: int
     seq: int
     acker_epoch: int
     limit: int
     hint: int
+    held: int = 0
+    done: tuple[int, ...] = ()
 
 
 class Leave(_Head, tag=4, frozen=True):
-    """A worker ends on purpose and holds nothing."""
+    """A worker ends on purpose; its cell says what becomes of deliveries that it still has in hand."""
 
     epoch: int
 
@@ -113,6 +131,9 @@ class Deliver(_Head, tag=12, frozen=True):
     acker_epoch: int
     count: int
     skip: tuple[int, ...]
+    attempt: int = 1
+    accepted_ms: int = 0
+    spans: bytes = b""
 
 
 class Fenced(_Head, tag=13, frozen=True):
@@ -163,13 +184,17 @@ class Probe(_Head, tag=24, frozen=True):
 
 
 class Idle(_Head, tag=25, frozen=True):
-    """The broker's answer: what it holds, and a counter that moves with every batch that it touches."""
+    """The broker's answer: what it holds, and a counter that moves with every batch that it touches.
+
+    ``held`` batches are in the hands of receivers; of further ``parked`` ones only items are left that nodes hold.
+    """
 
     number: int
     queued: int
     held: int
     reports: int
     activity: int
+    parked: int = 0
 
 
 # --- producers, workers  <->  acker ------------------------------------------------------------------------------
@@ -200,9 +225,15 @@ class Append(_Head, tag=32, frozen=True):
 
 
 class Receipt(_Head, tag=33, frozen=True):
-    """All batches of the producer up to ``seq`` are recorded."""
+    """All batches of the producer up to ``seq`` are recorded.
+
+    ``positions`` has the place in the input log of the first root of each of the newest of them, as far as the acker
+    knows. ``withheld``: later ones are recorded too, but get their receipts when the backlog is shorter.
+    """
 
     seq: int
+    positions: tuple[int, ...] = ()
+    withheld: bool = False
 
 
 class Refused(_Head, tag=34, frozen=True):
@@ -368,8 +399,10 @@ def unpack(frames: list[bytes]) -> Head:
         expected = REPORT_FRAMES * len(head.acker_epochs)
     if len(frames) - 1 != expected:
         raise WireError(f"{type(head).__name__} came with {len(frames) - 1} frames, not {expected}")
-    if isinstance(head, (Batch, Deliver)) and not (len(frames[1]) == len(frames[2]) == 8 * head.count):
-        raise WireError(f"{type(head).__name__} of {head.count} items came with {len(frames[1])} bytes of roots")
+    if isinstance(head, (Batch, Deliver)):
+        entries = spans.entries(head.spans, head.count)
+        if entries is None or not (len(frames[1]) == len(frames[2]) == 8 * entries):
+            raise WireError(f"{type(head).__name__} of {head.count} items came with {len(frames[1])} bytes of roots")
     return head
 
 

@@ -11,7 +11,8 @@ from pathlib import Path  # noqa: E402
 import zmq  # noqa: E402
 
 from consecutiond.acker.committer import Committer  # noqa: E402
-from consecutiond.acker.service import Acker, AckerOptions, log  # noqa: E402
+from consecutiond.acker.options import AckerOptions  # noqa: E402
+from consecutiond.acker.service import Acker, log  # noqa: E402
 from consecutiond.acker.stores import open_store  # noqa: E402
 from consecutiond.acker.stores.base import StoreError  # noqa: E402
 from consecutiond.logs import log_events  # noqa: E402
@@ -38,12 +39,12 @@ def main() -> int:
     )  # fmt: skip
     try:
         committer = Committer(lambda: open_store(options.store, options.durability))
+        acker = Acker(options, epoch, context, committer)
     except StoreError as error:
         log.error("store.cannot_open", error=str(error))
         pulse.say("failed", str(error))
         pulse.close()
         return EXIT_NO_STORE
-    acker = Acker(options, epoch, context, committer)
     current.append(acker)
     acker.listen(Signals(signal.SIGTERM))
     pulse.say("ready")

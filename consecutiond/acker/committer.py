@@ -5,11 +5,12 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, Final
 
 import structlog
 
-from consecutiond.acker.stores.base import Changes, Store, StoreError
+from consecutiond.acker.stores.base import Changes, Store, StoreError, Totals
 
 log = structlog.get_logger("acker.store")
 
@@ -50,7 +51,10 @@ class Committer:
         self._opened.put(store)
         while (work := self._todo.get()) is not None:
             call, then = work
-            self._done.append((then, call()))
+            try:
+                self._done.append((then, call()))
+            except Exception as error:  # a bug: the loop must die of it, since nothing would ever be recorded again
+                self._done.append((_raise, error))
             os.eventfd_write(self.fd, 1)
         store.close()
 
@@ -60,13 +64,22 @@ class Committer:
 
     def now(self, call: Callable[[], Any]) -> Any:
         """Run `call` and wait for it: for the start, when there is no loop to hold up."""
-        answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._todo.put((lambda: answer.put(self._persist(call)), _nothing))
-        return answer.get()
+        answer: Future[Any] = Future()
 
-    def commit(self, changes: Changes, then: Callable[[Any], None]) -> None:
-        """Commit a group; `then` is called once it is safe."""
-        self.ask(lambda: self.store.commit(changes), then)
+        def run() -> None:
+            try:
+                answer.set_result(self._persist(call))
+            except Exception as error:  # it belongs to whoever asks
+                answer.set_exception(error)
+
+        self._todo.put((run, _nothing))
+        return answer.result()
+
+    def commit(self, changes: Changes, then: Callable[[Totals], None]) -> None:
+        """Commit a group; `then` gets the totals once it is safe."""
+        # Two calls: a fault in reading the totals must not have the group committed a second time.
+        self.ask(lambda: self.store.commit(changes), _nothing)
+        self.ask(self.store.totals, then)
 
     def _persist(self, call: Callable[[], Any]) -> Any:
         while True:
@@ -105,3 +118,7 @@ class Committer:
 
 def _nothing(_result: Any) -> None:
     """The result was handed over already."""
+
+
+def _raise(error: Exception) -> None:
+    raise error

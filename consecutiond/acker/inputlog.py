@@ -1,14 +1,13 @@
 """The input log: which accepted roots are recorded, waiting to be emitted, on their way, or due for another attempt.
 
-Every root that is recorded and not completed is in exactly one of these places: *todo* (in the log, its values not
-loaded), *ready* (values at hand), the ledger (emitted), *limbo* (its failure is being recorded) or *waiting* (for its
-next attempt). That makes "nothing is open" one look at five counters.
+Every root that is recorded and not completed is in exactly one of these places: a lane, where it is *todo* (its values
+are in the store only), *ready* (values at hand) or *waiting* (for its next attempt); the ledger (emitted); or *limbo*
+(its failure is being recorded). That makes "nothing is open" one look at a few counters.
 """
 
 import heapq
 import random
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -16,24 +15,18 @@ import numpy as np
 from msgspec.structs import replace
 
 from consecutiond.acker.committer import Committer
+from consecutiond.acker.lanes import Entry, Indices, Lane, Ready
 from consecutiond.acker.ledger import Closed
 from consecutiond.acker.stores.base import Append, Changes, Chunk, Failed, Origin, Totals
 from consecutiond_broker import codec, wire
 from consecutiond_broker.clock import Clock
-from consecutiond_broker.ids import U64
 
 #: seconds that completions may wait for a commit of their own; a crash in between only repeats work
 _LINGER_S: Final = 0.05
-#: chunks whose values are loaded ahead of their emission
-_AHEAD: Final = 4
 #: rows read at a time when the log is opened
 _PAGE: Final = 1000
-
 #: groups of failures that are remembered
 _GROUPS: Final = 20
-
-Indices = np.ndarray[tuple[int], np.dtype[np.intp]]
-Entry = tuple[str, ...]
 
 
 class Retries(NamedTuple):
@@ -47,7 +40,7 @@ class Retries(NamedTuple):
 
     def delay(self, attempts: int, random_unit: float) -> float:
         """Return the seconds to wait after `attempts` failures; up to half of it is jitter."""
-        full = min(self.backoff_max_s, self.backoff_s * 2.0 ** (attempts - 1))
+        full = min(self.backoff_max_s, self.backoff_s * 2.0 ** min(attempts - 1, 100))
         return full * (1 - random_unit / 2)
 
 
@@ -68,24 +61,12 @@ class _Open:
         return None if self.left == 0 else np.packbits(self.done, bitorder="little").tobytes()
 
 
-class Ready(NamedTuple):
-    """Roots whose values are at hand, to be emitted together."""
-
-    positions: U64
-    body: bytes
-    entry: Entry
-    #: the chunk that holds them; 0 for a root with a row of its own
-    chunk: int
-    #: bytes counted against the backlog
-    backlog: int
-
-
 class InputLog:
     """The log's state in memory, and the changes that the next group commit will carry.
 
     Args:
         committer: the store's thread.
-        clock: wall time decides when a retry is due, since it must survive a restart.
+        clock: monotonic time decides when a retry is due, so that it may jump; wall time is what is recorded.
         retries: the policy.
         input_entry: the edge at which input enters; roots that enter elsewhere are exempt from the bounds.
     """
@@ -95,10 +76,8 @@ class InputLog:
         self._random = random.Random()  # noqa: S311 - jitter, not secrets
         self._open: dict[int, _Open] = {}
         self._rows: dict[int, Failed] = {}
-        self._heap: list[tuple[float, int, Entry]] = []
-        self._todo: deque[tuple[int, Indices | None]] = deque()
-        self.ready: deque[Ready] = deque()
-        self._loading = 0
+        #: the roots that are in no tree, by where they enter
+        self.lanes: dict[Entry, Lane] = {}
         self._limbo = 0
         self.backlog_bytes = 0
         self._changes = Changes()
@@ -116,6 +95,12 @@ class InputLog:
         self.totals: Totals = committer.now(store.totals)
         self._recover()
 
+    def _lane(self, entry: Entry) -> Lane:
+        lane = self.lanes.get(entry)
+        if lane is None:
+            lane = self.lanes[entry] = Lane(entry)
+        return lane
+
     def _recover(self) -> None:
         """Take up every root that an earlier acker left open."""
         store, now = self._committer.store, self._committer.now
@@ -123,21 +108,29 @@ class InputLog:
         while page := now(partial(store.open_chunks, after, _PAGE)):
             for row in page:
                 state = self._open[row.chunk.id] = _Open(row.chunk, row.done)
-                self._todo.append(
-                    (row.chunk.id, None if state.left == row.chunk.count else np.flatnonzero(~state.done))
-                )
+                indices = None if state.left == row.chunk.count else np.flatnonzero(~state.done)
+                self._lane(row.chunk.entry).todo.append((row.chunk.id, indices))
             after = page[-1].chunk.id
-        after = 0
+        after, wall = 0, self._clock.wall()
         while rows := now(partial(store.waiting, after, _PAGE)):
             for failed in rows:
-                heapq.heappush(self._heap, (failed.due, failed.position, failed.entry))
+                # The wall clock may have jumped since it was recorded: no delay is longer than the longest.
+                delay = min(max(0.0, failed.due - wall), self._retries.backoff_max_s)
+                self._wait(failed.position, failed.entry, delay)
             after = rows[-1].position
+
+    def _wait(self, position: int, entry: Entry, delay: float) -> None:
+        heapq.heappush(self._lane(entry).waiting, (self._clock.now() + delay, position))
 
     # --- in --------------------------------------------------------------------------------------------------
 
-    def append(self, body: bytes, count: int, entry: Entry, origin: Origin, then: Callable[[], None]) -> None:
-        """Record a batch; `then` is called when it is safe, and its roots are ready to be emitted."""
-        chunk = Chunk(self._next_chunk, self._next_position, count, entry, body)
+    def append(self, body: bytes, count: int, entry: Entry, origin: Origin, then: Callable[[], None]) -> int:
+        """Record a batch; `then` is called when it is safe, and its roots are ready to be emitted.
+
+        Returns:
+            The position of its first root.
+        """
+        chunk = Chunk(self._next_chunk, self._next_position, count, entry, body, self._clock.wall())
         self._next_chunk += 1
         self._next_position += count
         self._changes.appends.append(Append(chunk, origin))
@@ -146,14 +139,24 @@ class InputLog:
 
         def recorded() -> None:
             self._open[chunk.id] = _Open(replace(chunk, body=b""))
-            self._make_ready(chunk.id, None, body, fresh=True)
+            self._take_up(chunk, body)
             then()
 
         self._after.append(recorded)
+        return chunk.first
+
+    def _take_up(self, chunk: Chunk, body: bytes) -> None:
+        lane = self._lane(chunk.entry)
+        if chunk.entry != self._input and lane.is_ahead:
+            # Nobody withholds receipts from the graph itself; what it pushes faster than it works stays in the store.
+            lane.todo.append((chunk.id, None))
+        else:
+            lane.add_fresh(self._part(chunk.id, None, body))
 
     def forget(self, producer: bytes) -> None:
         """A producer has said goodbye."""
         self._changes.forget.append(producer)
+        self._linger()
 
     # --- out -------------------------------------------------------------------------------------------------
 
@@ -170,6 +173,9 @@ class InputLog:
                 self._changes.recovered.append(position)
         else:
             self._mark(closed.emission.chunk, self._chunk_indices(closed))
+        self._linger()
+
+    def _linger(self) -> None:
         if self._linger_until is None:
             self._linger_until = self._clock.now() + _LINGER_S
 
@@ -185,11 +191,12 @@ class InputLog:
 
     def again(self, closed: Closed) -> None:
         """Roots lost their way without a fault of theirs: emit them anew, uncharged."""
+        lane = self._lane(closed.emission.entry)
         if closed.emission.chunk:
-            self._todo.appendleft((closed.emission.chunk, self._chunk_indices(closed)))
+            lane.todo.appendleft((closed.emission.chunk, self._chunk_indices(closed)))
             return
         for position in closed.positions.tolist():
-            self._ready_row(self._rows[position])
+            lane.add_row(_alone(self._rows[position]))
 
     def failed(self, closed: Closed, fail: wire.Fail) -> None:
         """Roots failed by their own fault: record that, then retry them later or keep them as dead letters."""
@@ -201,12 +208,13 @@ class InputLog:
         chunk, indices = closed.emission.chunk, self._chunk_indices(closed)
         entry = closed.emission.entry
         positions = closed.positions.tolist()
+        accepted_at = self._open[chunk].chunk.accepted_at
         store = self._committer.store
 
         def move(body: bytes) -> None:
             values = codec.split(body)
             for position, index in zip(positions, indices.tolist(), strict=True):
-                row = Failed(position, 0, entry, codec.join([values[index]]), 0.0, "", "", "", "", 0.0)
+                row = Failed(position, 0, entry, codec.join([values[index]]), 0.0, "", "", "", "", 0.0, accepted_at)
                 self._charge(row, fail)
             self._mark(chunk, indices)
 
@@ -230,7 +238,7 @@ class InputLog:
         def recorded() -> None:
             self._limbo -= 1
             if attempts < self._retries.max_attempts:
-                heapq.heappush(self._heap, (row.due, row.position, row.entry))
+                self._wait(row.position, row.entry, delay)
 
         self._after.append(recorded)
 
@@ -252,62 +260,49 @@ class InputLog:
 
     # --- towards emission --------------------------------------------------------------------------------------
 
-    def _make_ready(self, chunk: int, indices: Indices | None, body: bytes, *, fresh: bool = False) -> None:
-        state = self._open.get(chunk)
-        if state is None:
-            return
+    def _part(self, chunk: int, indices: Indices | None, body: bytes) -> Ready:
+        state = self._open[chunk]
         if indices is None:
             indices = np.arange(state.chunk.count)
         else:
             values = codec.split(body)
             body = codec.join([values[index] for index in indices.tolist()])
         positions = np.uint64(state.chunk.first) + indices.astype(np.uint64)
-        backlog = len(body) if fresh and state.chunk.entry == self._input else 0
-        self.ready.append(Ready(positions, body, state.chunk.entry, chunk, backlog))
-
-    def _ready_row(self, row: Failed) -> None:
-        self._rows[row.position] = row
-        self.ready.append(Ready(np.array([row.position], dtype=np.uint64), row.body, row.entry, 0, 0))
+        return Ready(positions, body, chunk, 1, int(1000 * state.chunk.accepted_at))
 
     def load(self, may_enter: Callable[[Entry], bool]) -> None:
         """Load values of roots that could be emitted next, and wake the retries that are due."""
-        while self._todo and len(self.ready) + self._loading < _AHEAD:
-            self._load_chunk(*self._todo.popleft())
-        now = self._clock.wall()
-        blocked = []
-        while self._heap and self._heap[0][0] <= now and self._loading < 4 * _AHEAD:
-            row = heapq.heappop(self._heap)
-            if may_enter(row[2]):
-                self._load_row(row[1])
-            else:
-                blocked.append(row)
-        for row in blocked:
-            heapq.heappush(self._heap, row)
+        now = self._clock.now()
+        for lane in self.lanes.values():
+            if not may_enter(lane.entry):
+                continue
+            while (part := lane.next_chunk()) is not None:
+                self._load_chunk(lane, *part)
+            while (position := lane.next_row(now)) is not None:
+                self._load_row(lane, position)
 
-    def _load_chunk(self, chunk: int, indices: Indices | None) -> None:
-        self._loading += 1
+    def _load_chunk(self, lane: Lane, chunk: int, indices: Indices | None) -> None:
         store = self._committer.store
+        self._committer.ask(lambda: store.body(chunk), lambda body: lane.loaded(self._part(chunk, indices, body)))
 
-        def loaded(body: bytes) -> None:
-            self._loading -= 1
-            self._make_ready(chunk, indices, body)
-
-        self._committer.ask(lambda: store.body(chunk), loaded)
-
-    def _load_row(self, position: int) -> None:
-        self._loading += 1
+    def _load_row(self, lane: Lane, position: int) -> None:
         store = self._committer.store
 
         def loaded(rows: list[Failed]) -> None:
-            self._loading -= 1
             if rows and rows[0].position == position:
-                self._ready_row(rows[0])
+                self._rows[position] = rows[0]
+                lane.loaded(_alone(rows[0]))
+            else:
+                lane.gone()
 
         self._committer.ask(lambda: store.waiting(position - 1, 1), loaded)
 
-    def emitted(self, ready: Ready) -> None:
-        """The roots are in the ledger now."""
-        self.backlog_bytes -= ready.backlog
+    def take(self, lane: Lane) -> Ready:
+        """Return the next roots of a lane; they go into the ledger now."""
+        ready, fresh = lane.take()
+        if fresh and lane.entry == self._input:
+            self.backlog_bytes -= len(ready.body)
+        return ready
 
     # --- commits -----------------------------------------------------------------------------------------------
 
@@ -326,21 +321,14 @@ class InputLog:
             return
         self._changes, self._after = Changes(), []
         self._urgent, self._linger_until, self._committing = False, None, True
-        store = self._committer.store
 
-        def commit() -> Totals:
-            store.commit(changes)
-            return store.totals()
-
-        def committed(totals: Any) -> None:
+        def committed(totals: Totals) -> None:
             self._committing = False
-            if totals is None:
-                return
             self.totals = totals
             for call in after:
                 call()
 
-        self._committer.ask(commit, committed)
+        self._committer.commit(changes, committed)
 
     def _linger_over(self) -> bool:
         return self._linger_until is not None and self._clock.now() >= self._linger_until
@@ -350,27 +338,40 @@ class InputLog:
         times = [60.0]
         if self._linger_until is not None and not self._committing:
             times.append(self._linger_until - self._clock.now())
-        if self._heap and may_enter(self._heap[0][2]):
-            times.append(self._heap[0][0] - self._clock.wall())
+        for lane in self.lanes.values():
+            due = lane.due()
+            if due is not None and may_enter(lane.entry):
+                times.append(due - self._clock.now())
         return max(0.0, min(times))
 
     # --- state -------------------------------------------------------------------------------------------------
 
-    def moving(self) -> bool:
-        """Whether any recorded root is on its way to the ledger or out of it."""
-        return bool(
-            self._todo or self.ready or self._loading or self._limbo or self._committing or self._after
-        )  # fmt: skip
+    def moving(self, may_enter: Callable[[Entry], bool]) -> bool:
+        """Whether any root is on its way to the ledger or out of it, but for those that may not enter."""
+        if self._limbo or self._committing or self._after:
+            return True
+        return any(lane.moving and may_enter(lane.entry) for lane in self.lanes.values())
 
     def clean(self) -> bool:
         """Whether everything is committed."""
-        return not (self._committing or self._after or self._dirty or self._linger_until is not None)
+        return not (
+            self._committing or self._after or self._limbo or self._dirty or self._linger_until is not None
+        )  # fmt: skip
 
-    def waiting_entries(self) -> Iterable[Entry]:
-        """Yield the entries of the roots that wait for a retry."""
-        return (entry for _, _, entry in self._heap)
+    def waits(self, may_enter: Callable[[Entry], bool]) -> bool:
+        """Whether a root that may enter waits for another attempt."""
+        return any(lane.waiting and may_enter(lane.entry) for lane in self.lanes.values())
+
+    def holds(self) -> bool:
+        """Whether any root is in no tree, and is not being recorded."""
+        return any(lane.moving or lane.waiting for lane in self.lanes.values())
 
     @property
     def waiting(self) -> int:
         """Roots that wait for another attempt."""
-        return len(self._heap)
+        return sum(len(lane.waiting) for lane in self.lanes.values())
+
+
+def _alone(row: Failed) -> Ready:
+    positions = np.array([row.position], dtype=np.uint64)
+    return Ready(positions, row.body, 0, row.attempts + 1, int(1000 * row.accepted_at))

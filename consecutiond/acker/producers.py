@@ -9,7 +9,7 @@ from consecutiond_broker import wire
 class Producer:
     """One producer, as long as the acker lives."""
 
-    __slots__ = ("end", "id", "inside", "peer", "queued", "receipted", "recorded", "wait")
+    __slots__ = ("end", "id", "inside", "peer", "positions", "queued", "receipted", "recorded", "wait", "withheld")
 
     def __init__(self, identity: bytes, recorded: int, *, inside: bool) -> None:
         self.id = identity
@@ -19,6 +19,10 @@ class Producer:
         self.queued = recorded
         self.recorded = recorded
         self.receipted = recorded
+        #: of the batches between `receipted` and `recorded`; a producer inside the graph has no use for them
+        self.positions: list[int] = []
+        #: it was told that its receipts are withheld
+        self.withheld = False
         self.end = False
         self.wait = False
 
@@ -27,9 +31,11 @@ class Producer:
         self.queued = seq
         return Origin(self.id, seq)
 
-    def record(self, seq: int) -> None:
-        """The batch is safe."""
+    def record(self, seq: int, position: int) -> None:
+        """The batch is safe, and its first root has this position in the log."""
         self.recorded = seq
+        if not self.inside:
+            self.positions.append(position)
 
 
 class Producers:
@@ -52,6 +58,8 @@ class Producers:
             producer = self._known[identity] = Producer(identity, recorded, inside=inside)
         producer.peer = peer
         producer.receipted = producer.recorded
+        producer.positions.clear()
+        producer.withheld = False
         self._by_peer[peer] = producer
         return producer.recorded
 
@@ -63,11 +71,17 @@ class Producers:
         return producer
 
     def send_receipts(self, backlog: int) -> None:
-        """Send what receipts are due."""
+        """Send what receipts are due; say once to each producer that its receipts are withheld."""
         for producer in self._by_peer.values():
-            if producer.recorded > producer.receipted and (producer.inside or backlog <= self._max_backlog):
-                producer.receipted = producer.recorded
-                self._send(producer.peer, wire.Receipt(producer.recorded))
+            if producer.recorded <= producer.receipted:
+                continue
+            if producer.inside or backlog <= self._max_backlog:
+                producer.receipted, producer.withheld = producer.recorded, False
+                self._send(producer.peer, wire.Receipt(producer.recorded, tuple(producer.positions)))
+                producer.positions.clear()
+            elif not producer.withheld:
+                producer.withheld = True
+                self._send(producer.peer, wire.Receipt(producer.receipted, (), True))
 
     def ended(self, peer: bytes, *, wait: bool) -> None:
         """A producer has nothing more."""

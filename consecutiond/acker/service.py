@@ -1,6 +1,5 @@
 """The acker's loop: one ROUTER for brokers, producers, workers and the heart; everything else is policy."""
 
-from collections import deque
 from typing import Any, Final
 
 import msgspec
@@ -9,67 +8,28 @@ import structlog
 import zmq
 
 from consecutiond.acker import ends
-from consecutiond.acker.backstop import Backstop
+from consecutiond.acker.backstop import ENDING_S, QUIET_S, Backstop, Verdict
+from consecutiond.acker.brokers import Brokers
 from consecutiond.acker.committer import Committer
 from consecutiond.acker.ends import Ends
-from consecutiond.acker.inputlog import Entry, InputLog, Ready, Retries
+from consecutiond.acker.inputlog import InputLog, Retries
+from consecutiond.acker.lanes import Entry, Lane, Ready
 from consecutiond.acker.ledger import Ledger
+from consecutiond.acker.options import AckerOptions
 from consecutiond.acker.producers import Producers
-from consecutiond.acker.stores.base import Durability
+from consecutiond.acker.stores.base import StoreError
 from consecutiond_broker import codec, wire
 from consecutiond_broker.clock import SystemClock
-from consecutiond_broker.errors import WireError
-from consecutiond_broker.ids import as_u64, name_salt, root_ids
+from consecutiond_broker.errors import CodecError, WireError
+from consecutiond_broker.ids import MAX_ROOTS, as_u64, root_ids
 from consecutiond_broker.signals import Signals
+from consecutiond_broker.wake import Wake
 
 log = structlog.get_logger("acker")
 
 #: messages read per turn
 _DRAIN: Final = 200
 _HIGH_WATER: Final = 100_000
-
-
-class AckerOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Options of the acker."""
-
-    part: str
-    uri: str
-    heart_uri: str
-    pid_dir: str
-    #: the store's URL
-    store: str
-    durability: Durability = "durable"
-    #: for every edge the edges at which a root can enter and reach it, itself among them
-    reach: dict[str, tuple[str, ...]]
-    #: the edge at which input enters
-    input_edge: str
-    #: the node that each edge leads to
-    targets: dict[str, str]
-    #: the workers of each node, in topological order
-    nodes: dict[str, tuple[str, ...]]
-    #: open roots at which emission stops
-    max_pending: int = 20_000
-    #: bytes recorded and not emitted at which receipts are withheld
-    max_backlog: int = 8 << 20
-    max_attempts: int = 3
-    retry_backoff_s: float = 0.1
-    retry_backoff_max_s: float = 60.0
-    heartbeat_s: float = 0.5
-    max_message: int = 64 << 20
-
-
-class _Edge:
-    """The acker's view of one edge's broker."""
-
-    __slots__ = ("applied", "epoch", "hint", "limit", "name", "peer", "reports", "salt", "sent", "unsent")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.salt = name_salt(name)
-        self.peer = b""
-        self.epoch = self.limit = self.sent = self.applied = self.reports = 0
-        self.hint = 1
-        self.unsent: deque[tuple[int, list[bytes]]] = deque()
 
 
 class Acker:
@@ -80,6 +40,9 @@ class Acker:
         epoch: this incarnation; root keys carry it, and reports of another one are dropped.
         context: the process's ZeroMQ context.
         committer: the store's thread, the store open.
+
+    Raises:
+        StoreError: the log was written for another graph.
     """
 
     def __init__(
@@ -96,21 +59,20 @@ class Acker:
         self.ledger = Ledger(epoch)
         retries = Retries(options.max_attempts, options.retry_backoff_s, options.retry_backoff_max_s)
         self.log = InputLog(committer, self.clock, retries, (options.input_edge,))
+        self._refuse_strangers(options)
         self.ends = Ends(options.nodes)
         self.backstop = Backstop(frozenset(options.targets))
-        self.edges = {name: _Edge(name) for name in options.targets}
+        self.brokers = Brokers(self._send, options.reach, epoch)
         self.producers = Producers(self._send, options.max_backlog)
         self.ready = False
-        #: edges whose broker has not greeted this acker yet. Nothing is emitted before all have: a root that is on its
-        #: way when a broker greets has to be tried anew, since nobody can say what an earlier broker had of it.
-        self._unknown_edges = set(options.targets)
         self.draining = ""
         self._workers: dict[str, bytes] = {}
         self._heart = b""
-        self._parked: list[Ready] = []
         self._finishing = False
+        #: the progress at which nothing moved but items were left that nodes hold
+        self._held_at = -1
         self._counts = dict.fromkeys(("emitted", "retried", "swept", "lost", "malformed", "reports"), 0)
-        self._signals: Signals | None = None
+        self._signals: Signals | Wake | None = None
         self.router = context.socket(zmq.ROUTER)
         for option, value in (
             (zmq.ROUTER_MANDATORY, 1), (zmq.ROUTER_HANDOVER, 1), (zmq.LINGER, 1000),
@@ -128,7 +90,15 @@ class Acker:
             wire.HeartJoin: self._heart_joined, wire.Drain: self._drain, wire.StatsAsk: self._stats_asked,
         }  # fmt: skip
 
-    def listen(self, signals: Signals) -> None:
+    def _refuse_strangers(self, options: AckerOptions) -> None:
+        strangers = sorted({name for entry in self.log.lanes for name in entry if name not in options.reach})
+        if strangers:
+            raise StoreError(
+                f"the log holds roots that enter at {', '.join(strangers)}, which this graph does not have. Probably "
+                "the graph was changed while they were open: let the old one finish them, or remove the log."
+            )
+
+    def listen(self, signals: Signals | Wake) -> None:
         """Stop when one of these signals comes."""
         self._signals = signals
         self.poller.register(signals.fileno(), zmq.POLLIN)
@@ -140,14 +110,16 @@ class Acker:
 
     def _turn(self, timeout_ms: int) -> None:
         wait = min(timeout_ms, int(1000 * self.log.wait_s(self._may_enter)) + 1)
+        if self.ledger.open and self._is_ending():
+            wait = min(wait, int(1000 * ENDING_S) + 1)
         self.poller.poll(wait)
         if self._signals is not None and self._signals.taken():
             self.stopping = True
         self.committer.finish()
         self._receive()
-        self.log.load(self._may_enter)
         self._emit()
-        self._confirm_reports()
+        self.log.load(self._may_enter)
+        self.brokers.confirm()
         self.producers.send_receipts(self.log.backlog_bytes)
         self._end_in_order()
         self.log.flush()
@@ -166,9 +138,13 @@ class Acker:
                     raise WireError(f"nobody has business sending {type(head).__name__} to the acker")
                 handler(peer, head, frames)
             except WireError as error:
-                self._counts["malformed"] += 1
-                if self._counts["malformed"] & (self._counts["malformed"] - 1) == 0:
-                    log.warning("wire.malformed", peer=repr(peer), error=str(error))
+                self._malformed(peer, error)
+
+    def _malformed(self, peer: bytes, error: WireError) -> None:
+        self._counts["malformed"] += 1
+        # The first, second, fourth, eighth …: a flood of garbage must not become a flood of log lines.
+        if self._counts["malformed"] & (self._counts["malformed"] - 1) == 0:
+            log.warning("wire.malformed", peer=repr(peer), count=self._counts["malformed"], error=str(error))
 
     def _send(self, peer: bytes, head: wire.Head, *frames: bytes) -> bool:
         try:
@@ -181,64 +157,41 @@ class Acker:
     # --- brokers ---------------------------------------------------------------------------------------------
 
     def _edge_joined(self, peer: bytes, head: wire.EdgeJoin, _frames: list[bytes]) -> None:
-        edge = self.edges.get(head.edge)
-        if edge is None:
-            raise WireError(f"there is no edge {head.edge!r}")
-        if head.version != wire.VERSION or head.epoch < edge.epoch:
-            raise WireError(f"a broker of {head.edge} with epoch {head.epoch}, version {head.version} is fenced")
-        if head.epoch > edge.epoch:
-            edge.applied = edge.reports = 0
-        edge.peer, edge.epoch, edge.limit, edge.hint, edge.sent = peer, head.epoch, head.limit, head.hint, 0
         # Whatever the old broker (or the broken connection) held is gone, and nobody can say what it was: every
         # open root that could have had an item there is tried anew. None of this is the item's fault.
-        entries = frozenset(self.options.reach[head.edge])
-        for name in entries:
-            self.edges[name].unsent.clear()
-        swept = 0
-        for closed in self.ledger.sweep(entries):
-            swept += len(closed.indices)
-            self.log.again(closed)
+        swept = self._sweep(self.brokers.join(peer, head))
         self._counts["swept"] += swept
-        self._unknown_edges.discard(edge.name)
         log.info("edge.joined", edge=head.edge, epoch=head.epoch, swept=swept)
-        self._send(peer, wire.EdgeJoined(self.epoch, edge.applied))
+        self.brokers.welcome(head.edge)
 
-    def _edge_of(self, peer: bytes, epoch: int) -> _Edge | None:
-        edge = self.edges.get(peer[2:].decode(errors="replace"))
-        return edge if edge is not None and edge.peer == peer and edge.epoch == epoch else None
+    def _sweep(self, entries: frozenset[str]) -> int:
+        before = self.ledger.open
+        for closed in self.ledger.sweep(entries):
+            self.log.again(closed)
+        return before - self.ledger.open
 
     def _grant(self, peer: bytes, head: wire.Grant, _frames: list[bytes]) -> None:
-        edge = self._edge_of(peer, head.broker_epoch)
-        if edge is not None:
-            edge.limit, edge.hint = head.limit, head.hint
-            self._send_batches(edge)
+        self.brokers.grant(peer, head)
 
     def _reports(self, peer: bytes, head: wire.Reports, frames: list[bytes]) -> None:
-        edge = self._edge_of(peer, head.broker_epoch)
-        if edge is None:
-            return
-        for place, acker_epoch in enumerate(head.acker_epochs):
-            seq = head.first + place
-            if seq <= edge.applied:
-                # XOR is not idempotent: a report that comes twice is applied once.
-                continue
-            edge.applied = seq
-            if acker_epoch == self.epoch:
+        for place in self.brokers.new_reports(peer, head):
+            try:
                 self._apply(*frames[1 + 3 * place : 4 + 3 * place])
+            except WireError as error:
+                # The others in the message come from other workers.
+                self._malformed(peer, error)
 
     def _apply(self, roots: bytes, xors: bytes, fails: bytes) -> None:
-        if len(roots) % 8 or len(roots) != len(xors):
+        failures = wire.unpack_fails(fails)
+        if len(roots) % 8 or len(roots) != len(xors) or any(len(fail.roots) % 8 for fail in failures):
             raise WireError(f"a report has {len(roots)} bytes of roots and {len(xors)} of xors")
         self._counts["reports"] += 1
-        for fail in wire.unpack_fails(fails):
+        for fail in failures:
             self._failed(fail)
-        if roots:
-            for closed in self.ledger.apply(as_u64(roots), as_u64(xors)):
-                self.log.completed(closed)
+        for closed in self.ledger.apply(as_u64(roots), as_u64(xors)):
+            self.log.completed(closed)
 
     def _failed(self, fail: wire.Fail) -> None:
-        if len(fail.roots) % 8:
-            raise WireError(f"a failure has {len(fail.roots)} bytes of roots")
         for closed in self.ledger.take(as_u64(fail.roots)):
             if fail.charged:
                 self._counts["retried"] += len(closed.indices)
@@ -247,12 +200,6 @@ class Acker:
                 self._counts["swept"] += len(closed.indices)
                 self.log.again(closed)
 
-    def _confirm_reports(self) -> None:
-        for edge in self.edges.values():
-            if edge.applied != edge.reports:
-                edge.reports = edge.applied
-                self._send(edge.peer, wire.Applied(edge.epoch, edge.applied))
-
     # --- emission --------------------------------------------------------------------------------------------
 
     def _may_enter(self, entry: Entry) -> bool:
@@ -260,56 +207,24 @@ class Acker:
 
     def _emit(self) -> None:
         """Emit what is ready, as far as open roots, credit and the end of the graph allow."""
-        queue = self.log.ready
-        if not self.ready or self._unknown_edges:
+        if self.brokers.missing:
             return
-        for _ in range(len(queue)):
-            ready = queue[0]
-            inside = ready.entry != (self.options.input_edge,)
-            if self.ledger.open >= self.options.max_pending and not inside:
-                return
-            queue.popleft()
-            if not self._may_enter(ready.entry):
-                self._parked.append(ready)
-            elif any(self.edges[name].unsent for name in ready.entry):
-                # No credit at its edge; what enters elsewhere need not wait.
-                queue.append(ready)
-            else:
-                self._emit_one(ready)
+        for lane in self.log.lanes.values():
+            while lane.has_ready and self._may_emit(lane):
+                self._emit_one(lane.entry, self.log.take(lane))
 
-    def _emit_one(self, ready: Ready) -> None:
-        edges = [self.edges[name] for name in ready.entry]
+    def _may_emit(self, lane: Lane) -> bool:
+        full = self.ledger.open >= self.options.max_pending and lane.entry == (self.options.input_edge,)
+        return not full and self._may_enter(lane.entry) and self.brokers.free(lane.entry)
+
+    def _emit_one(self, entry: Entry, ready: Ready) -> None:
+        edges = [self.brokers.edges[name] for name in entry]
         ids = [root_ids(self.log.salt, ready.positions, edge.salt) for edge in edges]
-        xors = np.bitwise_xor.reduce(np.stack(ids), axis=0) if len(ids) > 1 else ids[0].copy()
-        _, keys = self.ledger.emit(ready.positions, xors, ready.entry, ready.chunk)
-        self.log.emitted(ready)
+        xors = np.bitwise_xor.reduce(np.stack(ids), axis=0)
+        _, keys = self.ledger.emit(ready.positions, xors, entry, ready.chunk)
         self._counts["emitted"] += len(keys)
-        raw_keys = keys.tobytes()
         for edge, edge_ids in zip(edges, ids, strict=True):
-            self._queue(edge, len(keys), raw_keys, edge_ids.tobytes(), ready.body)
-            self._send_batches(edge)
-
-    def _queue(self, edge: _Edge, count: int, roots: bytes, ids: bytes, body: bytes) -> None:
-        """Cut an emission into messages of the size that the edge's receivers can use."""
-        per = max(1, edge.hint)
-        if count <= per:
-            edge.unsent.append((count, [roots, ids, body]))
-            return
-        values = codec.split(body)
-        for start in range(0, count, per):
-            stop = min(start + per, count)
-            part = [roots[8 * start : 8 * stop], ids[8 * start : 8 * stop], codec.join(values[start:stop])]
-            edge.unsent.append((stop - start, part))
-
-    def _send_batches(self, edge: _Edge) -> None:
-        while edge.unsent and edge.sent < edge.limit:
-            count, frames = edge.unsent[0]
-            head = wire.Batch(edge.epoch, edge.sent + 1, self.epoch, count)
-            if not self._send(edge.peer, head, *frames):
-                # The broker is gone; its successor's greeting retries every root that entered here.
-                return
-            edge.unsent.popleft()
-            edge.sent += 1
+            self.brokers.hand_over(edge, keys.tobytes(), edge_ids.tobytes(), ready)
 
     # --- producers -------------------------------------------------------------------------------------------
 
@@ -317,41 +232,59 @@ class Acker:
         if head.version != wire.VERSION:
             self._send(peer, wire.Refused(f"this acker speaks protocol version {wire.VERSION}, you {head.version}"))
             return
-        if self.draining and not head.inside:
-            self._send(peer, wire.Refused(self.draining))
-            return
         store = self.committer.store
 
         def known(recorded: int) -> None:
             recorded = self.producers.join(peer, head.producer, recorded, inside=head.inside)
+            # One that comes back while nothing more is taken has to hear which of its batches are recorded.
             self._send(peer, wire.ProducerJoined(self.epoch, recorded))
+            if self._closed and not head.inside:
+                self._send(peer, wire.Refused(self._closed))
 
         self.committer.ask(lambda: store.last_sequence(head.producer), known)
 
+    @property
+    def _closed(self) -> str:
+        """Why no input is taken; empty while it is."""
+        return self.draining or ("the graph has ended" if self.ends.phase == ends.FINISHED else "")
+
     def _append(self, peer: bytes, head: wire.Append, frames: list[bytes]) -> None:
-        problem = self._unacceptable(head)
+        problem = self._unacceptable(head, frames[1])
         if problem:
             self._send(peer, wire.Refused(problem))
             raise WireError(problem)
         producer = self.producers.expecting(peer, head)
         if producer is None:
             return
-        if self.draining and not producer.inside:
-            self._send(peer, wire.Refused(self.draining))
+        if self._closed and not producer.inside:
+            self._send(peer, wire.Refused(self._closed))
             return
         entry = head.entry or (self.options.input_edge,)
-        self.log.append(frames[1], head.count, entry, producer.origin(head.seq), lambda: producer.record(head.seq))
+        position = self.log.append(
+            frames[1], head.count, entry, producer.origin(head.seq), lambda: producer.record(head.seq, position)
+        )
 
-    def _unacceptable(self, head: wire.Append) -> str:
-        if not 1 <= head.count <= 4096:
-            return f"a batch holds 1 to 4096 values, not {head.count}"
-        unknown = [name for name in head.entry if name not in self.edges]
-        return f"there is no edge {unknown[0]!r}" if unknown else ""
+    def _unacceptable(self, head: wire.Append, body: bytes) -> str:
+        if not 1 <= head.count <= MAX_ROOTS:
+            return f"a batch holds 1 to {MAX_ROOTS} values, not {head.count}"
+        if len(set(head.entry)) != len(head.entry):
+            return f"a root enters an edge once, not as in {head.entry}"
+        unknown = [name for name in head.entry if name not in self.brokers.edges]
+        if unknown:
+            return f"there is no edge {unknown[0]!r}"
+        try:
+            count = len(codec.split(body))
+        except CodecError as error:
+            return str(error)
+        return "" if count == head.count else f"a batch of {head.count} values came with {count}"
 
     def _end_of_input(self, peer: bytes, head: wire.EndOfInput, _frames: list[bytes]) -> None:
         self.producers.ended(peer, wait=head.wait)
         if not head.wait:
             self.log.forget(head.producer)
+        elif self._finishing:
+            # It was not connected when the others were told.
+            self._send(peer, wire.Finished(msgspec.json.encode(self.stats())))
 
     # --- workers and the end ---------------------------------------------------------------------------------
 
@@ -363,6 +296,9 @@ class Acker:
 
     def _turn_done(self, _peer: bytes, head: wire.TurnDone, _frames: list[bytes]) -> None:
         self.ends.done(head)
+        # What it held may be on its way now; only a look from here on can tell.
+        self._held_at = -1
+        self.backstop.forget_looks()
 
     def _tell(self, turns: list[tuple[str, wire.Turn]]) -> None:
         for worker, turn in turns:
@@ -372,28 +308,37 @@ class Acker:
 
     def _quiet(self) -> bool:
         """Nothing is open that could still make progress in this round."""
-        if self.ledger.open or self.log.moving() or any(edge.unsent for edge in self.edges.values()):
+        if self.log.moving(self._may_enter) or self.brokers.unsent():
             return False
-        return bool(self.draining) or not any(self._may_enter(entry) for entry in self.log.waiting_entries())
+        if self.ledger.open and (self._held_at != self._progress or self.ends.phase == ends.ENDED):
+            return False
+        return bool(self.draining) or not self.log.waits(self._may_enter)
 
     def _end_in_order(self) -> None:
+        """Take every step of the end that is due; no message would wake the loop between one and the next."""
+        while self._end_step():
+            pass
+
+    def _end_step(self) -> bool:
         machine = self.ends
         if machine.phase == ends.FINISHED:
             self._finish()
-        elif not self.ready or not (self.draining or self.producers.input_ended) or not self._quiet():
-            return
-        elif machine.phase == ends.RUNNING:
+            return False
+        if not self._is_ending() or not self._quiet():
+            return False
+        if machine.phase == ends.RUNNING:
             log.info("graph.ending", round=machine.round)
             self._tell(machine.start())
         elif machine.phase == ends.ENDING and machine.current_done():
             self._tell(machine.advance())
         elif machine.phase == ends.ENDED:
-            if not self.draining and (self._parked or self.log.waiting):
+            if not self.draining and self.log.holds():
                 self._tell(machine.again())
-                self.log.ready.extend(self._parked)
-                self._parked.clear()
             else:
                 machine.finish()
+        else:
+            return False
+        return True
 
     def _finish(self) -> None:
         """Everything has ended: say so once it is on disk."""
@@ -435,31 +380,40 @@ class Acker:
             "open": totals.open, "waiting": totals.waiting, "in_trees": self.ledger.open,
             "backlog_bytes": self.log.backlog_bytes, "phase": self.ends.phase, "round": self.ends.round,
             "ready": self.ready, "draining": self.draining, "store_trouble": self.committer.trouble,
-            "guarantee": self.committer.store.describe(), "epoch": self.epoch, "parked": len(self._parked),
+            "guarantee": self.committer.store.describe(), "epoch": self.epoch,
             "node_errors": self.ends.errors, "failures": list(self.log.failures.values()), **self._counts,
         }  # fmt: skip
 
     # --- backstop --------------------------------------------------------------------------------------------
 
+    @property
+    def _progress(self) -> int:
+        return self._counts["reports"] + self._counts["emitted"]
+
+    def _is_ending(self) -> bool:
+        return self.ready and self.ends.phase != ends.FINISHED and bool(self.draining or self.producers.input_ended)
+
     def _check_lost(self) -> None:
-        if not self.ledger.open or any(edge.unsent for edge in self.edges.values()):
+        if not self.ledger.open or self.brokers.unsent():
             return
-        number = self.backstop.ask(self._counts["reports"] + self._counts["emitted"], self.clock.now())
+        quiet_s = ENDING_S if self._is_ending() else QUIET_S
+        number = self.backstop.ask(self._progress, self.clock.now(), quiet_s)
         if number is not None:
-            for edge in self.edges.values():
-                self._send(edge.peer, wire.Probe(number))
+            self.brokers.probe(number)
 
     def _idle(self, peer: bytes, head: wire.Idle, _frames: list[bytes]) -> None:
-        edge = self.edges.get(peer[2:].decode(errors="replace"))
-        if edge is None or edge.peer != peer:
+        edge = self.brokers.of(peer)
+        if edge is None:
             return
         left = head.queued + head.held + head.reports
-        if self.backstop.answer(edge.name, head.number, left, head.activity) and self.ledger.open:
-            lost = self.ledger.open
+        verdict = self.backstop.answer(edge.name, head.number, left, head.activity, head.parked)
+        if verdict is Verdict.HELD:
+            # Held items hold up neither the nodes before their holder nor itself, or the end would wait for itself.
+            self._held_at = self._progress
+        elif verdict is Verdict.LOST and self.ledger.open:
+            lost = self._sweep(frozenset(self.brokers.edges))
             self._counts["lost"] += lost
             log.error("bug.roots_lost", count=lost, action="retried; please report this with the logs")
-            for closed in self.ledger.sweep(frozenset(self.edges)):
-                self.log.again(closed)
 
     def close(self) -> None:
         """Commit what is left and close."""

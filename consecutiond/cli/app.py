@@ -7,8 +7,17 @@ import typer
 
 from consecutiond import __version__
 from consecutiond.cli import exits
+from consecutiond.rundir import check_id
 
-_EXITS = "Exit codes: " + "; ".join(f"{code} {text}" for code, text in exits.TABLE.items()) + "."
+
+def _epilog(examples: str, *codes: int) -> str:
+    """Return what stands below the options: examples, and the exit codes that the verb can have."""
+    lines = [f"  {code}  {exits.TABLE[code]}" for code in codes]
+    # A backspace alone in a line keeps the line breaks of the paragraph that it begins.
+    return "\n".join(
+        ["\b", "Examples:", *(f"  {line}" for line in examples.splitlines()), "", "\b", "Exit codes:", *lines]
+    )
+
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -16,7 +25,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Run a directed graph of Python nodes under supervision, with every input recorded and tracked.",
-    epilog=_EXITS,
+    epilog=_epilog(
+        "consecutiond run wordcount.py book.txt      to the end of the input, in the foreground\n"
+        "consecutiond start flow.py --detach         a daemon that is fed with `consecutiond push`",
+        *exits.TABLE,
+    ),
 )
 
 Target = Annotated[
@@ -46,13 +59,27 @@ def _options(
     pass
 
 
-@app.command(epilog=_EXITS)
+@app.command(
+    short_help="Run a graph in the foreground, to the end of its input.",
+    epilog=_epilog(
+        "consecutiond run wordcount.py book.txt\n"
+        "consecutiond run mypackage.flows:graph *.log --id nightly\n"
+        "zcat big.gz | consecutiond run flow.py:graph",
+        exits.OK,
+        exits.SOME_FAILED,
+        exits.USAGE,
+        exits.BAD_TARGET,
+        exits.BAD_DIRECTORY,
+        exits.START_FAILED,
+        exits.STOPPED,
+    ),
+)
 def run(
     target: Target,
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="INPUT…", help="Files that are fed line by line; - is stdin, also the default in a pipe."
+            metavar="INPUT", help="Files that are fed line by line; - is stdin, also the default in a pipe."
         ),
     ] = None,
     id: Id = "",
@@ -61,23 +88,30 @@ def run(
     durability: Durability = "",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.")] = False,
 ) -> None:
-    r"""Run a graph in the foreground, to the end of its input; print its outputs, then a summary on stderr.
+    """Run a graph in the foreground, to the end of its input; print its outputs, then a summary on stderr.
 
     Every line of the input files (without its line end) is one item. What nodes `write` to an output is printed as
     NAME<TAB>JSON, unless the target is a Consecutor with outputs of its own.
-
-    \b
-    Examples:
-      consecutiond run wordcount.py book.txt
-      consecutiond run mypackage.flows:graph *.log --id nightly
-      zcat big.gz | consecutiond run flow.py:graph -
     """
     from consecutiond.cli.run import run_target
 
     raise typer.Exit(run_target(target, inputs, _given(id, dir, store, durability), quiet=quiet))
 
 
-@app.command(epilog=_EXITS)
+@app.command(
+    short_help="Run a graph as a daemon.",
+    epilog=_epilog(
+        "consecutiond start flow.py:graph --id flow --detach\n"
+        "consecutiond push flow lines.txt\n"
+        "consecutiond status flow\n"
+        "consecutiond stop flow",
+        exits.OK,
+        exits.USAGE,
+        exits.BAD_TARGET,
+        exits.BAD_DIRECTORY,
+        exits.START_FAILED,
+    ),
+)
 def start(
     target: Target,
     id: Id = "",
@@ -86,61 +120,69 @@ def start(
     durability: Durability = "",
     detach: Annotated[bool, typer.Option("--detach", help="Return when every part is up.")] = False,
 ) -> None:
-    r"""Run a graph as a daemon: in the foreground for a service manager, or detached for a shell.
+    """Run a graph as a daemon: in the foreground for a service manager, or detached for a shell.
 
     It takes up what its log holds, is fed with `consecutiond push`, and runs until `consecutiond stop` or a signal.
     Outputs that are not registered by the target are appended to output_files/NAME.jsonl in its directory.
-
-    \b
-    Examples:
-      consecutiond start flow.py:graph --id flow --detach
-      consecutiond push flow lines.txt
-      consecutiond status flow
-      consecutiond stop flow
     """
     from consecutiond.cli.start import start_target
 
     raise typer.Exit(start_target(target, _given(id, dir, store, durability), detach=detach))
 
 
-@app.command(epilog=_EXITS)
+@app.command(
+    short_help="Feed lines to a running daemon.",
+    epilog=_epilog(
+        "consecutiond push flow lines.txt\ntail -n +2 table.csv | consecutiond push flow",
+        exits.OK,
+        exits.USAGE,
+        exits.NOT_RUNNING,
+        exits.STOPPED,
+    ),
+)
 def push(
     id: Annotated[str, typer.Argument(metavar="ID", help="The running consecutor.")],
     inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="INPUT…", help="Files; - is stdin, the default.")
+        list[str] | None,
+        typer.Argument(metavar="INPUT", help="Files that are fed line by line; - is stdin, the default."),
     ] = None,
     dir: Dir = None,
 ) -> None:
-    r"""Feed lines to a running consecutor; return when all are recorded in its log.
-
-    \b
-    Example:
-      tail -n +2 table.csv | consecutiond push flow
-    """
+    """Feed lines to a running consecutor; return when all are recorded in its log."""
     from consecutiond.cli.push import push_lines
 
     raise typer.Exit(push_lines(id, inputs or ["-"], _given("", dir, "", "")))
 
 
-@app.command(epilog=_EXITS)
+@app.command(
+    short_help="Show what runs, and what became of every item.",
+    epilog=_epilog(
+        "consecutiond status\nconsecutiond status flow --json",
+        exits.OK,
+        exits.USAGE,
+        exits.NOT_RUNNING,
+    ),
+)
 def status(
-    id: Annotated[str, typer.Argument(metavar="[ID]", help="One consecutor; default: all in the directory.")] = "",
+    id: Annotated[str, typer.Argument(metavar="ID", help="One consecutor; default: all in the directory.")] = "",
     dir: Dir = None,
     json: Json = False,
 ) -> None:
-    r"""Show what runs, and that accepted = completed + failed + open.
-
-    \b
-    Examples:
-      consecutiond status
-      consecutiond status flow --json
-    """
+    """Show what runs, and that accepted = completed + failed + open."""
     from consecutiond.cli.status import show
 
     raise typer.Exit(show(id, _given("", dir, "", ""), as_json=json))
 
 
-@app.command(epilog=_EXITS)
+@app.command(
+    short_help="Drain a consecutor and stop it.",
+    epilog=_epilog(
+        "consecutiond stop flow",
+        exits.OK,
+        exits.USAGE,
+        exits.NOT_RUNNING,
+    ),
+)
 def stop(
     id: Annotated[str, typer.Argument(metavar="ID", help="The consecutor.")],
     dir: Dir = None,
@@ -157,5 +199,7 @@ def stop(
 
 def _given(id: str, dir: Path | None, store: str, durability: str) -> dict[str, object]:
     """Return the options that were given, so that the others come from the environment or their defaults."""
+    if id:
+        check_id(id)
     options = {"id": id, "dir": dir, "store": store, "durability": durability}
     return {name: value for name, value in options.items() if value}

@@ -6,6 +6,7 @@ from consecutiond.cli import exits
 from consecutiond.config import ConfigError
 from consecutiond.control import ControlError
 from consecutiond.feeder import GoneError
+from consecutiond.inputs.errors import InputError, InputUriError
 from consecutiond.rundir import RunDirError
 from consecutiond.runtime import StartError
 from consecutiond.supervision.supervisord import SupervisorError
@@ -21,6 +22,8 @@ _CODES: tuple[tuple[type[ConsecutiondError], int], ...] = (
     (GoneError, exits.STOPPED),
     (ControlError, exits.NOT_RUNNING),
     (CodecError, exits.USAGE),
+    (InputError, exits.USAGE),
+    (InputUriError, exits.USAGE),
     (ConfigError, exits.BAD_TARGET),
     (GraphError, exits.BAD_TARGET),
     (NodeError, exits.BAD_TARGET),

@@ -13,7 +13,8 @@ def check(names: Sequence[str]) -> None:
     """Exit with every file that cannot be read, before anything is started."""
     bad = []
     for name in names:
-        if name == "-":
+        if name == "-" or Path(name).is_fifo():
+            # Opening a pipe to try it would take it from its writer.
             continue
         try:
             with Path(name).open("rb"):
@@ -29,8 +30,12 @@ def lines(names: Sequence[str]) -> Iterator[str]:
     """Yield the lines of some files, without their ends; bytes that are no UTF-8 become U+FFFD."""
     for name in names:
         if name == "-":
-            sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
-            yield from (line.rstrip("\r\n") for line in sys.stdin)
+            sys.stdin.reconfigure(encoding="utf-8", errors="replace", newline="\n")  # type: ignore[union-attr]
+            yield from map(_without_end, sys.stdin)
         else:
             with open(name, encoding="utf-8", errors="replace", newline="\n") as file:
-                yield from (line.rstrip("\r\n") for line in file)
+                yield from map(_without_end, file)
+
+
+def _without_end(line: str) -> str:
+    return line.removesuffix("\n").removesuffix("\r")

@@ -1,5 +1,6 @@
 """``consecutiond run``: the foreground."""
 
+import signal
 import sys
 from typing import Any
 
@@ -40,6 +41,8 @@ def run_target(target: str, inputs: list[str] | None, options: dict[str, Any], *
     consecutor = consecutor_of(target, options)
     if not consecutor.outputs:
         consecutor.other_output = Printer()
+    # Whoever ends us with TERM, a time limit say, wants what Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         summary = consecutor.produce_from_iterable(lines(names), progress=False if quiet else None)
     except RefusedError as error:
@@ -47,6 +50,8 @@ def run_target(target: str, inputs: list[str] | None, options: dict[str, Any], *
         return exits.STOPPED
     except KeyboardInterrupt:
         print("consecutiond: interrupted; what is open stays in the log", file=sys.stderr)
+        if consecutor.last is not None and not quiet:
+            print(_line(consecutor.last), file=sys.stderr)
         return exits.STOPPED
     for name, container in consecutor.outputs.items():
         if isinstance(container, list):
@@ -64,10 +69,8 @@ def _complain(summary: Summary) -> None:
     for worker, what, traceback in summary.node_errors:
         print(f"\n{what} of {worker} raised:\n{traceback.rstrip()}", file=sys.stderr)
     for failure in summary.stats.get("failures", []):
-        print(
-            f"\n{failure['count']} item(s) failed in node {failure['node']} ({failure['kind']}): {failure['error']}",
-            failure["traceback"].rstrip(), sep="\n", file=sys.stderr,
-        )  # fmt: skip
+        head = f"\n{failure['count']} item(s) failed in node {failure['node']} ({failure['kind']}): {failure['error']}"
+        print(f"{head}\n{failure['traceback']}".rstrip(), file=sys.stderr)
 
 
 def _line(summary: Summary) -> str:

@@ -32,8 +32,13 @@ def start_target(target: str, options: dict[str, Any], *, detach: bool) -> int:
 
 def _become_root(runtime: Runtime) -> int:
     """Replace this process, so that a service manager's main process is the root itself."""
+    id = runtime.settings.id
+    print(
+        f"consecutiond: starting {id} in the foreground; Ctrl-C or `consecutiond stop {id}` stops it", file=sys.stderr
+    )
     lock = runtime.keep_lock()
     os.set_inheritable(lock, True)
     argv = root_argv(runtime.dir.conf, lock_fd=lock, die_with_parent=False)
     sys.stdout.flush()
+    sys.stderr.flush()
     os.execv(argv[0], argv)  # noqa: S606 - the point is to become it

@@ -60,23 +60,31 @@ def _from_store(directory: RunDir) -> dict[str, Any]:
 
 def _print(name: str, state: dict[str, Any]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False)
+    # In a pipe there is no width to keep to, and programs look for whole names.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
     uptime = f", up {state['uptime_s']:.0f} s" if "uptime_s" in state else ""
     console.print(f"[bold]{name}[/bold]: {state['state']}{uptime}", soft_wrap=True)
     if state.get("error"):
         print(f"  {state['error']}", file=sys.stderr)
-    if "accepted" in state:
+    if state.get("accepted") is not None:
         counts = "{accepted:,} accepted = {completed:,} completed + {failed:,} failed + {open:,} open".format(**state)
         console.print(f"  {counts} ({state['waiting']:,} of them wait for a retry)", soft_wrap=True)
+    elif "parts" in state:
+        console.print("  how many items there are is not known now: the acker does not answer", soft_wrap=True)
     if state.get("guarantee"):
-        console.print(f"  {state['guarantee']}", soft_wrap=True)
+        console.print(f"  {escape(state['guarantee'])}", soft_wrap=True)
     if state.get("store_trouble"):
-        console.print(f"  [red]store: {state['store_trouble']}[/red]", soft_wrap=True)
+        console.print(f"  [red]store: {escape(state['store_trouble'])}[/red]", soft_wrap=True)
     if "parts" not in state:
         return
-    table = Table("part", "state", "pid", "restarts", "items", "failures", "queued", box=None, padding=(0, 2))
+    table = Table(box=None, padding=(0, 1))
+    for column in ("part", "state"):
+        table.add_column(column, no_wrap=True, overflow="ignore")
+    for column in ("pid", "restarts", "items", "failures", "queued"):
+        table.add_column(column, no_wrap=True, overflow="ignore", justify="right")
     for part, known in state["parts"].items():
         stats = known["stats"]
         cells = [stats.get(key, "") for key in ("items", "failures", "queued")]

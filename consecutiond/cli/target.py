@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from consecutiond.config import load_settings
 from consecutiond.consecutor import Consecutor
 from consecutiond.runtime import default_id
 from consecutiond_nodes import importer
@@ -21,7 +22,9 @@ def consecutor_of(target: str, options: dict[str, Any]) -> Consecutor:
     found = importer.load(target)
     own = found.options if isinstance(found, Consecutor) else {}
     merged = {**own, **options}
-    merged.setdefault("id", default_id(target))
+    if not load_settings(merged).id:
+        # Only now, or the target's name would win over the environment's.
+        merged["id"] = default_id(target)
     consecutor = Consecutor(importer.graph_of(found), target=target, **merged)
     if isinstance(found, Consecutor):
         for name, container in found.outputs.items():

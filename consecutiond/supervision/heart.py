@@ -4,8 +4,12 @@ from consecutiond_broker import child
 
 if __name__ == "__main__":
     child.adopt()
+    import signal
 
-import random
+    # A request to end that comes while we import is kept for the loop; unhandled, it would end us undrained.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
+
+import os
 import signal
 import sys
 from collections import deque
@@ -18,82 +22,73 @@ import zmq
 
 from consecutiond.heartoptions import HeartOptions
 from consecutiond.logs import log_events
-from consecutiond.supervision.policy import RestartPolicy
+from consecutiond.supervision.barrier import Start, read_start, write_start
+from consecutiond.supervision.parts import Parts, Supervisor, write_pid
 from consecutiond.supervision.supervisord import SupervisorClient, SupervisorError
 from consecutiond_broker import wire
 from consecutiond_broker.clock import Clock, SystemClock
 from consecutiond_broker.dealer import Dealer
-from consecutiond_broker.deaths import DeathWatch
 from consecutiond_broker.epochs import next_epoch
 from consecutiond_broker.errors import WireError
 from consecutiond_broker.options import load_options
 from consecutiond_broker.signals import Signals
+from consecutiond_broker.wake import Wake
 
 log = structlog.get_logger("heart")
 
-#: seconds between looks at the root's own list, for parts that died before they could say a word
-_LOOK_S: Final = 1.0
+#: what makes the heart drain the graph
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 #: messages read per turn and socket
 _DRAIN: Final = 200
 #: seconds for which a status waits for an acker that is not there; less than the clients' patience
 _STATUS_PATIENCE_S: Final = 2.0
+#: seconds for which a start that failed can still be asked about before everything is stopped
+_FAILED_S: Final = 5.0
+#: seconds until a root that did not answer is asked again to stop everything
+_ASK_AGAIN_S: Final = 1.0
+_NEVER: Final = float("inf")
 #: what is known of the log before the acker has said a word
 _UNKNOWN: Final = dict.fromkeys(("accepted", "completed", "failed", "open", "waiting"))
-#: states in which the root has no process of a part
-_GONE: Final = frozenset({"EXITED", "FATAL", "STOPPED", "BACKOFF"})
-
-
-class Part:
-    """What the heart knows of one part."""
-
-    __slots__ = ("detail", "due", "epoch", "name", "pid", "restarts", "seen", "started", "state", "stats")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.pid = self.started = self.epoch = self.restarts = 0
-        self.state, self.detail = "starting", ""
-        self.seen = 0.0
-        #: when it is to be started again, monotonic seconds
-        self.due: float | None = None
-        self.stats: dict[str, Any] = {}
-
-    def show(self, now: float) -> dict[str, Any]:
-        """Return it for `status`."""
-        return {
-            "pid": self.pid, "state": self.state, "epoch": self.epoch, "restarts": self.restarts,
-            "silent_s": round(now - self.seen, 3) if self.seen else None, "detail": self.detail, "stats": self.stats,
-        }  # fmt: skip
 
 
 class Heart:
     """Knows every part by its beats, notices deaths by pid descriptors, and restarts what died.
 
     Nothing that flows depends on it: a heart that is killed comes back, hears the beats, and knows everything again.
+
+    Args:
+        options: what the plan says.
+        epoch: this incarnation.
+        context: the process's ZeroMQ context.
+        supervisor: the root.
+        clock: the time.
+        root: pid and start time of the root, under which later hearts may follow; None when none will.
     """
 
     def __init__(
-        self, options: HeartOptions, epoch: int, context: "zmq.Context[zmq.Socket[bytes]]",
-        supervisor: SupervisorClient, clock: Clock,
+        self, options: HeartOptions, epoch: int, context: "zmq.Context[zmq.Socket[bytes]]", supervisor: Supervisor,
+        clock: Clock, root: tuple[int, int] | None = None,
     ) -> None:  # fmt: skip
         self.options, self.epoch, self.supervisor, self.clock = options, epoch, supervisor, clock
         self.stopping = False
-        self.ready = False
-        self.failed = ""
-        self.parts = {name: Part(name) for name in options.parts}
-        self._policy = RestartPolicy(random.random)
-        self._deaths = DeathWatch()
+        self._root, self._pid_dir = root, Path(options.pid_dir)
+        start = read_start(self._pid_dir, root) if root is not None else None
+        #: the graph was up once: what is missing now is restarted, and holds up nothing
+        self.ready = start is not None and start.ready
+        self.failed = start.failed if start is not None else ""
         self._began = clock.now()
-        self._next_look = clock.now() + _LOOK_S
         self._waiting: list[tuple[bytes, int]] = []
         self._stop_waiting: list[tuple[bytes, int]] = []
         self._draining: float | None = None
+        #: when the root is (again) asked to stop everything
+        self._ask_root = clock.now() + _FAILED_S if self.failed else _NEVER
         self._shut_down = False
         self._finished = False
         self._acker_stats: dict[str, Any] = dict(_UNKNOWN)
         #: who asked for the status, until when the acker's answer is waited for
         self._status_asked: deque[tuple[float, bytes, int]] = deque()
-        self._number = 0
-        self._signals: Signals | None = None
+        self._number = self._malformed = 0
+        self._signals: Signals | Wake | None = None
         self.alive = context.socket(zmq.PULL)
         self.alive.bind(options.alive_uri)
         self.control = context.socket(zmq.ROUTER)
@@ -104,8 +99,10 @@ class Heart:
         for socket in (self.alive, self.control):
             self.poller.register(socket, zmq.POLLIN)
         self.acker.register(self.poller)
+        self.parts = Parts(options, supervisor, clock, self.poller)
+        self.parts.frozen = bool(self.failed)
 
-    def listen(self, signals: Signals) -> None:
+    def listen(self, signals: Signals | Wake) -> None:
         """Drain and shut down when one of these signals comes."""
         self._signals = signals
         self.poller.register(signals.fileno(), zmq.POLLIN)
@@ -116,24 +113,23 @@ class Heart:
             self._turn(200)
 
     def _turn(self, timeout_ms: int) -> None:
-        self.poller.poll(timeout_ms)
+        self.poller.poll(self.parts.wait_ms(timeout_ms))
         if self._signals is not None and self._signals.taken():
-            self.stopping = self._shut_down
-            self._drain("the consecutor was told to stop")
+            self._told_to_end()
         self._hear_beats()
         self._hear_control()
-        self.acker.check_connection()
-        for frames in self.acker.messages(_DRAIN):
-            self._from_acker(wire.unpack(frames))
+        self._hear_acker()
+        self.parts.see_deaths()
         now = self.clock.now()
-        self._see_deaths(now)
-        self._look_at_root(now)
-        self._restart_due(now)
         self._judge_start(now)
         self._judge_stop(now)
         self._answer_status(now)
 
-    # --- parts -----------------------------------------------------------------------------------------------
+    def _dropped(self, error: WireError) -> None:
+        """Count a message that nobody should have sent; say so ever more rarely."""
+        self._malformed += 1
+        if self._malformed & (self._malformed - 1) == 0:
+            log.warning("wire.malformed", error=str(error), count=self._malformed)
 
     def _hear_beats(self) -> None:
         for _ in range(_DRAIN):
@@ -143,114 +139,24 @@ class Heart:
                 return
             try:
                 head = wire.unpack(frames)
-                if not isinstance(head, wire.Alive) or head.version != wire.VERSION:
-                    raise WireError(f"{type(head).__name__} is no heartbeat of this version")
-                self._beat(head)
+                if not isinstance(head, wire.Alive):
+                    raise WireError(f"{type(head).__name__} is no heartbeat")
+                self.parts.beat(head)
             except WireError as error:
-                log.warning("wire.malformed", error=str(error))
-
-    def _beat(self, head: wire.Alive) -> None:
-        part = self.parts.get(head.name)
-        if part is None or head.epoch < part.epoch:
-            return
-        now = self.clock.now()
-        if head.epoch > part.epoch:
-            part.epoch, part.pid, part.started, part.due = head.epoch, head.pid, head.started, None
-            part.detail = ""
-            self._policy.on_start(part.name, now)
-            self._write_pid(part)
-            self._watch(part)
-        part.seen = now
-        part.stats = msgspec.json.decode(head.stats)
-        if head.state != part.state:
-            part.state, part.detail = head.state, head.detail
-            log.info(f"part.{head.state}", part=part.name, part_pid=part.pid, part_epoch=part.epoch)
-            if head.state == "failed" and not self.ready:
-                self._start_failed(f"{part.name} could not start:\n{head.detail.rstrip()}")
-
-    def _write_pid(self, part: Part) -> None:
-        """Record pid and start time, which `clean` and the next start need when everybody is gone."""
-        path = Path(self.options.pid_dir) / f"{part.name}.pid"
-        draft = path.with_name(f"{path.name}.{part.pid}")
-        draft.write_text(f"{part.pid} {part.started}\n")
-        draft.replace(path)
-
-    def _watch(self, part: Part) -> None:
-        old = self._deaths.fd(part.name)
-        if old is not None:
-            self.poller.unregister(old)
-        if part.name in self.options.local_parts:
-            return
-        if self._deaths.watch(part.name, part.pid, part.started):
-            self.poller.register(self._deaths.fd(part.name), zmq.POLLIN)
-        else:
-            self._died(part, self.clock.now())
-
-    def _see_deaths(self, now: float) -> None:
-        for name in [key for key in self._deaths.fds().values() if self._deaths.is_dead(key)]:
-            part = self.parts[str(name)]
-            self.poller.unregister(self._deaths.fd(name))
-            self._deaths.forget(name)
-            self._died(part, now)
-
-    def _died(self, part: Part, now: float) -> None:
-        if self._shut_down or part.state == "dead":
-            return
-        failed = part.state == "failed"
-        part.state = "dead"
-        if self.failed and not self.ready:
-            return
-        delay = self._policy.on_exit(part.name, now)
-        part.due = now + delay
-        log.warning("part.died", part=part.name, part_pid=part.pid, said_why=failed, restart_in_s=round(delay, 3))
-
-    def _restart_due(self, now: float) -> None:
-        for part in self.parts.values():
-            if part.due is None or part.due > now or self._shut_down:
-                continue
-            try:
-                self.supervisor.start(part.name)
-            except SupervisorError as error:
-                log.warning("part.restart_failed", part=part.name, error=str(error))
-                part.due = now + self._policy.on_exit(part.name, now) + 0.05
-                continue
-            part.due = None
-            part.restarts += 1
-            part.state = "starting"
-            part.seen = now
-            self._policy.on_start(part.name, now)
-            log.info("part.restarted", part=part.name, restarts=part.restarts)
-
-    def _look_at_root(self, now: float) -> None:
-        """Find parts that died without a word: in C code at import, or while the heart itself was away."""
-        if now < self._next_look or self._shut_down:
-            return
-        self._next_look = now + _LOOK_S
-        silent = [p for p in self.parts.values() if p.state == "starting" and p.due is None]
-        if not silent:
-            return
-        try:
-            states = {info.name: info for info in self.supervisor.info()}
-        except SupervisorError as error:
-            log.warning("root.unreachable", error=str(error))
-            return
-        for part in silent:
-            info = states.get(part.name)
-            if info is None or info.state not in _GONE:
-                continue
-            if not self.ready and not self.failed:
-                self._start_failed(f"{part.name} ended before it was up (exit status {info.exit_status}); see its log")
-            self._died(part, now)
+                self._dropped(error)
 
     # --- start -----------------------------------------------------------------------------------------------
 
     def _judge_start(self, now: float) -> None:
         if self.ready or self.failed:
             return
-        missing = [part.name for part in self.parts.values() if part.state != "ready"]
-        if not missing and self.acker.connected:
+        missing = self.parts.missing()
+        if self.parts.fault:
+            self._start_failed(self.parts.fault)
+        elif not missing and self.acker.connected:
             self.ready = True
             log.info("graph.ready", parts=len(self.parts), seconds=round(now - self._began, 3))
+            self._remember_start()
             self.acker.send(self._greet_acker())
             self._answer_waiting()
         elif now - self._began > self.options.start_timeout_s:
@@ -258,11 +164,23 @@ class Heart:
             self._start_failed(f"{late} did not come up within start_timeout_s = {self.options.start_timeout_s:g} s")
 
     def _start_failed(self, why: str) -> None:
-        if self.failed:
-            return
+        """Give the start up: say why to whoever asks, for a while, and have everything stopped."""
         self.failed = why
+        self.parts.frozen = True
         log.error("graph.start_failed", error=why)
+        self._remember_start()
         self._answer_waiting()
+        self._ask_root = self.clock.now() + _FAILED_S
+        if self._draining is not None:
+            self._shutdown()
+
+    def _remember_start(self) -> None:
+        if self._root is None:
+            return
+        try:
+            write_start(self._pid_dir, Start(self._root, self.ready, self.failed))
+        except OSError as error:
+            log.warning("start.not_written", error=str(error))
 
     def _answer_waiting(self) -> None:
         for peer, number in self._waiting:
@@ -270,6 +188,20 @@ class Heart:
         self._waiting.clear()
 
     # --- stop ------------------------------------------------------------------------------------------------
+
+    def _told_to_end(self) -> None:
+        """Drain, unless it is the root that ends us, the last of all."""
+        if self._shut_down or self._root_stops():
+            self.stopping = True
+        else:
+            self._drain("the consecutor was told to stop")
+
+    def _root_stops(self) -> bool:
+        try:
+            return self.supervisor.stopping()
+        except SupervisorError as error:
+            log.warning("root.unreachable", error=str(error))
+            return False
 
     def _drain(self, why: str) -> None:
         if self._draining is not None:
@@ -285,40 +217,50 @@ class Heart:
         if self._draining is not None and now > self._draining and not self._shut_down:
             log.warning("graph.stop_timed_out", timeout_s=self.options.stop_timeout_s, action="killing; the log stays")
             self._shutdown()
+        elif now > self._ask_root:
+            self._shutdown()
 
     def _shutdown(self) -> None:
         """Have the root stop everything: workers first, then brokers, the acker, and the heart itself."""
-        if self._shut_down:
-            return
-        self._shut_down = True
+        self._shut_down = self.parts.frozen = True
         for peer, number in self._stop_waiting:
-            self._answer(peer, number, {"finished": self._finished})
+            self._answer(peer, number, {**self._acker_stats, "finished": self._finished})
         self._stop_waiting.clear()
+        self._ask_root = _NEVER
         try:
             self.supervisor.shutdown()
         except SupervisorError as error:
-            # The root is going down already, or gone; it takes us with it either way.
-            log.warning("root.unreachable", error=str(error))
+            # A root that is gone takes us with it; one that is merely busy is asked again.
+            log.warning("root.refused", error=str(error))
+            if not error.stopping:
+                self._ask_root = self.clock.now() + _ASK_AGAIN_S
 
     # --- acker -----------------------------------------------------------------------------------------------
 
     def _greet_acker(self) -> list[bytes]:
         if self._draining is not None:
-            # A new acker does not know that the graph is to stop; this follows the greeting.
-            self._number += 1
-            self.acker.socket.send(wire.pack(wire.Drain("the consecutor was told to stop")))
+            # A new acker does not know that the graph is to stop.
+            self.acker.send([wire.pack(wire.Drain("the consecutor was told to stop"))])
         if self._status_asked:
             self._ask_stats()
         return [wire.pack(wire.HeartJoin(wire.VERSION, self.epoch, self.ready))]
 
+    def _hear_acker(self) -> None:
+        self.acker.check_connection()
+        for frames in self.acker.messages(_DRAIN):
+            try:
+                self._from_acker(wire.unpack(frames))
+            except (WireError, msgspec.DecodeError) as error:
+                self._dropped(WireError(str(error)))
+
     def _from_acker(self, head: wire.Head) -> None:
         if isinstance(head, wire.Stats):
             self._acker_stats = msgspec.json.decode(head.body)
-            self._answer_status(float("inf"))
+            self._answer_status(_NEVER)
         elif isinstance(head, wire.Finished):
-            self._finished = True
             self._acker_stats = msgspec.json.decode(head.summary)
-            if self._draining is not None:
+            self._finished = True
+            if self._draining is not None and not self._shut_down:
                 self._shutdown()
 
     # --- control ---------------------------------------------------------------------------------------------
@@ -334,9 +276,9 @@ class Heart:
                 if not isinstance(head, wire.Ask):
                     raise WireError(f"{type(head).__name__} is no request")
             except WireError as error:
-                log.warning("wire.malformed", error=str(error))
-                continue
-            self._obey(peer, head)
+                self._dropped(error)
+            else:
+                self._obey(peer, head)
 
     def _obey(self, peer: bytes, head: wire.Ask) -> None:
         if head.verb == "wait":
@@ -345,12 +287,13 @@ class Heart:
                 self._answer_waiting()
         elif head.verb == "status":
             self._ask_acker(peer, head.number)
-        elif head.verb == "stop":
+        elif head.verb in ("stop", "shutdown"):
             self._stop_waiting.append((peer, head.number))
-            self._drain("`consecutiond stop`")
-        elif head.verb == "shutdown":
-            self._stop_waiting.append((peer, head.number))
-            self._shutdown()
+            if head.verb == "shutdown" or self._shut_down:
+                # Said again, it is answered again: the first answer may have been for a client that is gone.
+                self._shutdown()
+            else:
+                self._drain("`consecutiond stop`")
         else:
             self._answer(peer, head.number, {}, f"unknown request {head.verb!r}: wait, status, stop, shutdown")
 
@@ -381,12 +324,12 @@ class Heart:
         return {
             "state": state, "error": self.failed, "uptime_s": round(now - self._began, 1), "epoch": self.epoch,
             **self._acker_stats, "acker_connected": self.acker.connected,
-            "parts": {name: part.show(now) for name, part in self.parts.items()},
+            "parts": self.parts.show(),
         }  # fmt: skip
 
     def close(self) -> None:
         """Close every socket."""
-        self._deaths.close()
+        self.parts.close()
         self.acker.close()
         self.alive.close(linger=0)
         self.control.close()
@@ -394,13 +337,17 @@ class Heart:
 
 def main() -> None:
     """Run the heart until TERM, which the root sends last."""
+    signals = Signals(*_ENDING)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     options = load_options(Path(sys.argv[1]), sys.argv[2], HeartOptions)
     log_events(role="heart")
-    epoch = next_epoch(Path(options.pid_dir), options.part)
+    pid_dir = Path(options.pid_dir)
+    write_pid(pid_dir, options.part, *child.identity())
+    epoch = next_epoch(pid_dir, options.part)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     supervisor = SupervisorClient(Path(options.supervisor_socket))
-    heart = Heart(options, epoch, context, supervisor, SystemClock())
-    signals = Signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    root = os.getppid()
+    heart = Heart(options, epoch, context, supervisor, SystemClock(), (root, child.start_time(root) or 0))
     heart.listen(signals)
     try:
         heart.run()

@@ -16,8 +16,9 @@ from supervisor.options import ServerOptions, signame
 from supervisor.states import ProcessStates, SupervisorStates
 from supervisor.supervisord import Supervisor
 
-from consecutiond.rundir import sign_lock
-from consecutiond.supervision.states import EXIT_OK, HEART
+from consecutiond.rundir import RunDir, sign_lock
+from consecutiond.supervision.barrier import read_start
+from consecutiond.supervision.states import EXIT_NOT_UP, EXIT_OK, HEART
 from consecutiond_broker import child
 
 #: environment: the pid of the process that spawns a root which has to die with it
@@ -203,7 +204,22 @@ def _supervise(conf: Path, lock_fd: int | None) -> int:
         pass
     options.close_httpservers()
     options.close_logger()
-    return EXIT_OK
+    code = _exit_code(conf.parent)
+    if lock_fd is not None:
+        # Whatever a later start finds was then left by a crash.
+        directory = RunDir(conf.parent.parent, conf.parent.name)
+        directory.sweep()
+        directory.release_links()
+    return code
+
+
+def _exit_code(directory: Path) -> int:
+    """Say why the graph did not come up, if it did not: in the foreground there is nobody else to say it."""
+    failed = read_start(directory / "pid_files", child.identity()).failed
+    if not failed:
+        return EXIT_OK
+    print(f"consecutiond: error: {failed}\n(logs: {directory / 'log_files'})", file=sys.stderr, flush=True)
+    return EXIT_NOT_UP
 
 
 def root_argv(conf: Path, *, lock_fd: int | None, die_with_parent: bool, python: str = sys.executable) -> list[str]:

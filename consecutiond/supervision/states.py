@@ -16,6 +16,8 @@ EXIT_BAD_CONF: Final = 2
 EXIT_START_FAILED: Final = 3
 #: exit code of any part: a newer incarnation of it is running
 EXIT_FENCED: Final = 4
+#: exit code of the root: the graph did not come up; the same as the command line's
+EXIT_NOT_UP: Final = 6
 #: exit code of any part, the root included: its parent was gone before it could bind its life to it
 EXIT_ORPHAN: Final = 5
 

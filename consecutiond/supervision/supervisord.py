@@ -37,6 +37,7 @@ _REAP_PATIENCE_S: Final = 1.0
 _PAUSE_S: Final = 0.005
 
 # The faults of supervisor.xmlrpc.Faults that we tell apart; importing them would import all of supervisor.
+_SHUTDOWN_STATE: Final = 6
 _BAD_NAME: Final = 10
 _ALREADY_STARTED: Final = 60
 _NOT_RUNNING: Final = 70
@@ -49,6 +50,11 @@ class SupervisorError(ConsecutiondError):
     def __init__(self, message: str, code: int | None = None) -> None:
         super().__init__(message)
         self.code = code
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was refused because supervisord is stopping everything."""
+        return self.code == _SHUTDOWN_STATE
 
 
 # --- configuration ---------------------------------------------------------------------------------------
@@ -253,6 +259,16 @@ class SupervisorClient:
     def shutdown(self) -> None:
         """Begin to stop every program, those of the highest priority number first, and then the root."""
         self._call("shutdown")
+
+    def stopping(self) -> bool:
+        """Return whether the root is stopping everything already; it then refuses every request, and says so."""
+        try:
+            self._call("getPID")
+        except SupervisorError as error:
+            if not error.stopping:
+                raise
+            return True
+        return False
 
     def root_pid(self) -> int:
         """Return the pid of the root."""

@@ -5,6 +5,7 @@ from consecutiond_broker import child
 child.adopt()
 
 import gc  # noqa: E402
+import logging  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -19,7 +20,11 @@ from consecutiond_broker.partlog import log_to_stderr  # noqa: E402
 from consecutiond_broker.pulse import Pulse  # noqa: E402
 from consecutiond_broker.signals import Signals  # noqa: E402
 from consecutiond_nodes.ports import Who  # noqa: E402
-from consecutiond_nodes.worker import Worker, WorkerOptions, log, user_traceback  # noqa: E402
+from consecutiond_nodes.raised import user_traceback  # noqa: E402
+from consecutiond_nodes.worker import Worker, WorkerOptions  # noqa: E402
+from consecutiond_nodes.workers import worker_class  # noqa: E402
+
+log = logging.getLogger("consecutiond.worker")
 
 #: the worker could not start: its target or its `begin` raised
 EXIT_START_FAILED = 3
@@ -44,9 +49,13 @@ def main() -> int:
     try:
         graph = importer.graph_of(importer.load(options.target))
         who = Who(options.worker, epoch, pid, started, str(pid_dir / f"{options.part}-{epoch}.cell"))
-        worker = Worker(options, graph[options.node], graph.outlets(options.node), who, context)
+        node = graph[options.node]
+        ways = graph.outlets(options.node), who, context, graph.keyed(options.node)
+        worker = worker_class(node)(options, node, *ways)
         worker.listen(Signals(signal.SIGTERM))
         worker.begin()
+    except FencedError as error:
+        return _fenced(pulse, error)
     except BaseException as error:  # whatever the user's code does at start, its traceback reaches whoever waits
         log.exception("worker.start_failed")
         pulse.say("failed", getattr(error, "user_traceback", "") or user_traceback(error))
@@ -58,14 +67,19 @@ def main() -> int:
     try:
         worker.run()
     except FencedError as error:
-        log.error("worker.fenced error=%s", error)
-        pulse.say("failed", str(error))
-        return EXIT_FENCED
+        return _fenced(pulse, error)
     finally:
         pulse.close()
         worker.close()
         context.term()
     return 0
+
+
+def _fenced(pulse: Pulse, error: FencedError) -> int:
+    log.error("worker.fenced error=%s", error)
+    pulse.say("failed", str(error))
+    pulse.close()
+    return EXIT_FENCED
 
 
 def _tame_collector() -> None:

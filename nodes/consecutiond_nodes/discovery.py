@@ -83,9 +83,14 @@ def find_target(thing: object) -> str | None:
     if isinstance(thing, Graph):
         for place, module, things in loadable:
             for name, candidate in things.items():
-                if thing in (_node_graph(candidate), _own_graph(candidate)) and _binds(module, name):
+                if _same(thing, _node_graph(candidate) or _own_graph(candidate)) and _binds(module, name):
                     return f"{place}:{name}"
     return None
+
+
+def _same(graph: Graph, other: Graph | None) -> bool:
+    """Say whether two graphs have the same nodes and arrows; a lone node makes its graph anew each time."""
+    return other is not None and graph.contains(other) and other.contains(graph)
 
 
 def _binds(module: ModuleType, name: str) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
 from consecutiond_nodes import render, validation, wiring
 from consecutiond_nodes.errors import GraphError, PictureError, UnknownNodeError
+from consecutiond_nodes.keys import Keyed
 from consecutiond_nodes.routing import Outlet
 from consecutiond_nodes.vertex import Vertex
 from consecutiond_nodes.wiring import Branch, Wiring
@@ -100,6 +101,20 @@ class Graph(Wiring):
             if fan.router is not None
         ]
         return (Outlet(plain), *routed) if plain else tuple(routed)
+
+    def keyed(self, name: str) -> dict[str, Keyed]:
+        """Say among whose workers the values that a node pushes are shared out by key.
+
+        Args:
+            name: the name of the node that pushes.
+
+        """
+        targets = (self[target] for outlet in self.outlets(name) for target in outlet.targets)
+        return {
+            target.name: Keyed(target.num_workers, target.worker_key)
+            for target in targets
+            if target.worker_key is not None and target.num_workers > 1
+        }
 
     def validate(self) -> None:
         """Check the whole graph.
@@ -256,7 +271,7 @@ class Node(Vertex):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy is in none of the graphs that the original is in, and what a worker has bound is the worker's.
-        ours = ("_graphs", "_push", "_write", "_key", "push", "write")
+        ours = ("_graphs", "_push", "_write", "_key", "_items", "push", "write")
         return {name: value for name, value in self.__dict__.items() if name not in ours}
 
     def add_downstream(self, other: Branch) -> Graph:

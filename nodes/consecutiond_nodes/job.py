@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from consecutiond_broker import wire
+from consecutiond_broker import spans, wire
 from consecutiond_broker.ids import U64, as_u64
 
 
@@ -11,37 +11,79 @@ class Job:
 
     ``xors`` starts as the ids of the items themselves (they are consumed) and collects the ids of their children
     (they are produced), so that it becomes the report. ``waiting`` counts the output messages that no downstream
-    broker has accepted yet.
+    broker has accepted yet. An item that joins several roots has an entry for each in the columns.
     """
 
     __slots__ = (
-        "acker_epoch", "body", "failed", "fails", "finished", "ids", "lost", "roots", "seq", "skip", "slot",
-        "stale", "waiting", "xors",
+        "accepted_ms", "acker_epoch", "attempt", "body", "count", "covered", "failed", "fails", "finished", "held",
+        "ids", "lost", "members", "offsets", "ordinals", "parked", "reported", "roots", "seq", "skip", "slot", "stale",
+        "waiting", "xors",
     )  # fmt: skip
 
     def __init__(self, slot: int, head: wire.Deliver, frames: list[bytes]) -> None:
         self.slot = slot
         self.seq = head.seq
+        self.count = head.count
         self.acker_epoch = head.acker_epoch
+        self.attempt, self.accepted_ms = head.attempt, head.accepted_ms
         self.skip = head.skip
         self.roots: U64 = as_u64(frames[1])
         self.ids: U64 = as_u64(frames[2])
         self.body = frames[3]
+        #: where the entries of each item begin; None when each has one
+        self.offsets = spans.offsets(head.spans) if head.spans else None
         self.xors: U64 = self.ids.copy()
         self.fails: list[wire.Fail] = []
         self.failed: list[int] = []
+        #: positions that the node keeps for later
+        self.held: set[int] = set()
+        #: positions that a report has covered, once the node holds anything
+        self.reported: set[int] = set()
+        #: of these, the positions in the newest report
+        self.covered: tuple[int, ...] = ()
+        #: the broker knows that the node holds items of this delivery
+        self.parked = False
+        #: children that were anchored to an item later than in its own `process`, by item and edge
+        self.ordinals: dict[tuple[int, int], int] = {}
         self.waiting = 0
         self.finished = False
         #: a downstream broker died before it accepted an output
         self.lost = ""
         #: the upstream broker died: nobody waits for the settlement
         self.stale = False
+        #: the jobs whose settlement waits for an output of this one
+        self.members: tuple[Job, ...] = (self,)
+
+    def entry(self, position: int) -> int:
+        """Return the first entry of an item."""
+        return position if self.offsets is None else int(self.offsets[position])
+
+    def entries(self, position: int) -> range:
+        """Return all entries of an item."""
+        if self.offsets is None:
+            return range(position, position + 1)
+        return range(int(self.offsets[position]), int(self.offsets[position + 1]))
 
     def fail(self, position: int, kind: str, node: str, error: str, traceback: str) -> None:
-        """One item has failed by its own fault; its root is retried, with an attempt charged."""
-        root = self.roots[position : position + 1].tobytes()
-        self.fails.append(wire.Fail(kind, True, root, node, error, traceback))
-        self.failed.append(position)
+        """One item has failed by its own fault; its roots are retried, with an attempt charged."""
+        self.fail_all([position], kind, node, error, traceback)
+
+    def fail_all(self, positions: list[int], kind: str, node: str, error: str, traceback: str) -> None:
+        """Several items have failed for one reason, which is told once."""
+        if positions:
+            self.fails.append(wire.Fail(kind, True, self._roots_of(positions), node, error, traceback))
+            self.failed.extend(positions)
+            self.held.difference_update(positions)
+
+    def _roots_of(self, positions: list[int]) -> bytes:
+        return b"".join(
+            self.roots[mine.start : mine.stop].tobytes() for position in positions for mine in (self.entries(position),)
+        )
+
+    @property
+    def dead(self) -> bool:
+        """Whether nobody waits for its outputs any more."""
+        return bool(self.lost) or self.stale
 
     @property
     def settled(self) -> bool:
@@ -49,22 +91,55 @@ class Job:
         return self.finished and (self.waiting == 0 or bool(self.lost))
 
     def report(self) -> list[bytes]:
-        """Return the three frames of the report."""
+        """Return the three frames of the report; `covered` then are its positions, if the node holds or held items."""
+        self.covered = ()
         if self.lost:
-            # What was sent cannot be told from what was not, so every root of the batch is tried anew.
-            return [
-                b"",
-                b"",
-                wire.pack_fails([wire.Fail("broker died", False, self.roots.tobytes(), "", self.lost, "")]),
-            ]
+            self.held.clear()
+            return self._lost_report()
+        over = {*self.failed, *self.skip}
         roots, xors = self.roots, self.xors
-        if self.failed or self.skip:
-            keep = np.ones(len(roots), dtype=bool)
-            keep[[*self.failed, *self.skip]] = False
+        leave = over | self.held | self.reported
+        if self.held or self.parked:
+            self.covered = tuple(sorted(set(range(self.count)).difference(self.skip, self.held, self.reported)))
+            self.reported.update(self.covered)
+        if leave:
+            keep = self._mask(leave)
             roots, xors = roots[keep], xors[keep]
         if len(roots) > 1:
             roots, xors = _by_root(roots, xors)
-        return [roots.tobytes(), xors.tobytes(), wire.pack_fails(self.fails)]
+        fails, self.fails = self.fails, []
+        return [roots.tobytes(), xors.tobytes(), wire.pack_fails(fails)]
+
+    def _mask(self, leave: set[int]) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+        """Return which entries stay when some items are left out."""
+        keep = np.ones(self.count, dtype=bool)
+        keep[list(leave)] = False
+        return keep if self.offsets is None else np.repeat(keep, np.diff(self.offsets))
+
+    def _lost_report(self) -> list[bytes]:
+        """What was sent cannot be told from what was not, so every root that is not done is tried anew."""
+        roots = self.roots
+        if self.reported:
+            roots = roots[self._mask(self.reported)]
+        fail = wire.Fail("broker died", False, roots.tobytes(), "", self.lost, "")
+        return [b"", b"", wire.pack_fails([fail])]
+
+
+class Bundle:
+    """The jobs among whose items an output is shared; it has the face of a `Job` for whoever sends it."""
+
+    __slots__ = ("accepted_ms", "acker_epoch", "attempt", "members")
+
+    def __init__(self, jobs: tuple[Job, ...]) -> None:
+        self.members = jobs
+        self.acker_epoch = max(job.acker_epoch for job in jobs)
+        self.attempt = max(job.attempt for job in jobs)
+        self.accepted_ms = min(job.accepted_ms for job in jobs)
+
+    @property
+    def dead(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return all(job.dead for job in self.members)
 
 
 def _by_root(roots: U64, xors: U64) -> tuple[U64, U64]:

@@ -8,9 +8,10 @@ import zmq
 
 from consecutiond_broker import wire
 from consecutiond_broker.dealer import Dealer
+from consecutiond_broker.edge import ANY, FIRST_HINT
 from consecutiond_broker.errors import FencedError, WireError
 from consecutiond_broker.ids import name_salt
-from consecutiond_nodes.job import Job
+from consecutiond_nodes.job import Bundle, Job
 
 #: messages read per wake-up and connection
 _DRAIN = 100
@@ -26,6 +27,12 @@ class Who(NamedTuple):
     pid: int
     started: int
     cell: str
+
+    @property
+    def number(self) -> int:
+        """Which of its node's workers it is, from 0; -1 for a worker that is the only one there can be."""
+        number = self.name.rpartition(".")[2]
+        return int(number) if number.isdecimal() else -1
 
 
 class Port:
@@ -79,18 +86,18 @@ class Upstream(Port):
         take: Callable[[Job], None],
     ) -> None:
         self.slot, self.window, self.take = slot, window, take
-        self.hint = 0
+        self.hint = FIRST_HINT
         self.jobs: dict[int, Job] = {}
         self._settled = 0
         super().__init__(context, who, "down", edge, uri)
 
     def greeting(self) -> list[bytes]:
         """Join with what is in hand; both sides count deliveries from here."""
-        self._settled = 0
+        self._settled = sum(job.parked for job in self.jobs.values())
         who = self.who
         join = wire.Join(
             wire.VERSION, "down", who.name, who.epoch, who.pid, who.started, who.cell, self.slot,
-            self.window, self.hint, tuple(self.jobs),
+            self._settled + self.window, self.hint, tuple(self.jobs), who.number,
         )  # fmt: skip
         return [wire.pack(join)]
 
@@ -115,14 +122,22 @@ class Upstream(Port):
         self.jobs.clear()
 
     def settle(self, job: Job, hint: int) -> None:
-        """Send the report of a job; it takes up to ``window`` further deliveries."""
-        if job.stale or self.jobs.pop(job.seq, None) is None:
+        """Send the report of a job; it takes up to ``window`` further deliveries.
+
+        A job of which the node holds items stays in hand, and does not count as one of the deliveries.
+        """
+        if job.stale or job.seq not in self.jobs:
             return
-        self._settled += 1
+        report = job.report()
+        held = len(job.held)
+        self._settled += not job.parked
+        job.parked = held > 0
+        if not held:
+            del self.jobs[job.seq]
         self.hint = hint
         limit = self._settled + self.window
-        head = wire.Settle(self.broker_epoch, job.seq, job.acker_epoch, limit, hint)
-        self.dealer.send([wire.pack(head), *job.report()])
+        head = wire.Settle(self.broker_epoch, job.seq, job.acker_epoch, limit, hint, held, job.covered)
+        self.dealer.send([wire.pack(head), *report])
 
 
 class Downstream(Port):
@@ -135,8 +150,8 @@ class Downstream(Port):
     def __init__(self, context: Context, who: Who, edge: str, uri: str, done: Callable[[Job], None]) -> None:
         self.salt = name_salt(edge)
         self.hint = 1
-        self.unsent: deque[tuple[Job, int, list[bytes]]] = deque()
-        self._unaccepted: deque[tuple[int, Job, list[bytes]]] = deque()
+        self.unsent: deque[tuple[Job | Bundle, int, list[bytes], bytes, int]] = deque()
+        self._unaccepted: deque[tuple[int, Job | Bundle, list[bytes]]] = deque()
         self._sent = self._accepted = self._limit = 0
         self._done = done
         super().__init__(context, who, "up", edge, uri)
@@ -146,19 +161,25 @@ class Downstream(Port):
         who = self.who
         return [wire.pack(wire.Join(wire.VERSION, "up", who.name, who.epoch, who.pid, who.started, "", 0, 0, 0, ()))]
 
-    def send(self, job: Job, count: int, frames: list[bytes]) -> None:
+    def send(
+        self, job: Job | Bundle, count: int, frames: list[bytes], spans: bytes = b"", partition: int = ANY
+    ) -> None:
         """Send a batch, or keep it until there is credit."""
-        job.waiting += 1
-        self.unsent.append((job, count, frames))
+        for member in job.members:
+            member.waiting += 1
+        self.unsent.append((job, count, frames, spans, partition))
         self._flush()
 
     def _flush(self) -> None:
         while self.unsent and self._sent < self._limit:
-            job, count, frames = self.unsent.popleft()
-            if job.lost or job.stale:
+            job, count, frames, spans, partition = self.unsent.popleft()
+            if job.dead:
                 continue
             self._sent += 1
-            message = [wire.pack(wire.Batch(self.broker_epoch, self._sent, job.acker_epoch, count)), *frames]
+            head = wire.Batch(
+                self.broker_epoch, self._sent, job.acker_epoch, count, job.attempt, job.accepted_ms, spans, partition
+            )
+            message = [wire.pack(head), *frames]
             self._unaccepted.append((self._sent, job, message))
             self.dealer.send(message)
 
@@ -174,16 +195,17 @@ class Downstream(Port):
                 self._resend(head.accepted)
         else:
             raise WireError(f"the broker of {self.edge} sent {type(head).__name__} to a sender")
-        self._limit, self.hint = head.limit, head.hint
+        self._limit, self.hint = head.limit, max(1, head.hint)
         self._accept(head.accepted)
         self._flush()
 
     def _accept(self, accepted: int) -> None:
         while self._unaccepted and self._unaccepted[0][0] <= accepted:
             _, job, _ = self._unaccepted.popleft()
-            job.waiting -= 1
-            if job.settled:
-                self._done(job)
+            for member in job.members:
+                member.waiting -= 1
+                if member.settled:
+                    self._done(member)
 
     def _resend(self, accepted: int) -> None:
         for seq, _, message in self._unaccepted:
@@ -193,7 +215,7 @@ class Downstream(Port):
     def _new_broker(self, broker_epoch: int) -> None:
         """The broker died: nobody can say which of the unaccepted batches it had, so their roots are tried anew."""
         self.broker_epoch = broker_epoch
-        lost = [job for _, job, _ in self._unaccepted]
+        lost = [member for _, job, _ in self._unaccepted for member in job.members]
         self._unaccepted.clear()
         self._sent = self._accepted = 0
         for job in lost:

@@ -28,6 +28,7 @@ def faults(wiring: Wiring) -> list[str]:
         *_duplicate_names(wiring),
         *_cycles(wiring),
         *_double_arrows(wiring),
+        *_keyed_roots(wiring),
     ]
 
 
@@ -143,3 +144,13 @@ def _double_arrows(wiring: Wiring) -> list[str]:
                 "wrong: a | [b, [b, c, route]]\nright: a | [b, c, route]"
             )
     return found
+
+
+def _keyed_roots(wiring: Wiring) -> list[str]:
+    """The input is shared out by the acker, which runs no code of users and opens no values."""
+    return [
+        f"the first node, {root.name!r}, has several workers and a key; nobody before it can look at the values to "
+        f"choose one\nwrong: {root.name} | b\nright: Node('source') | {root.name} | b"
+        for root in wiring.roots
+        if root.worker_key is not None and root.num_workers > 1 and len(wiring.roots) == 1
+    ]

@@ -1,9 +1,26 @@
 """The life of a node: what a user writes in it, and what the worker that runs it binds to it."""
 
-from collections.abc import Callable
-from typing import Any, NoReturn, Self
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
 from consecutiond_nodes.errors import NodeError
+
+if TYPE_CHECKING:
+    from consecutiond_nodes.item import Item
+
+
+class Items(Protocol):
+    """What a worker gives to a node that takes items."""
+
+    def new_item(self, value: Any, anchors: "Sequence[Item] | None") -> "Item":
+        """Make an item to push."""
+
+    def anchored(self, items: "Sequence[Item]") -> AbstractContextManager[None]:
+        """Anchor all that is pushed and written meanwhile to several items."""
+
+    def raised(self, item: "Item", error: BaseException) -> None:
+        """Fail an item for what the user's code has raised."""
 
 
 class Vertex:
@@ -14,7 +31,21 @@ class Vertex:
     """
 
     name: str
+    #: `process` gets an `Item` instead of the plain value; an annotation of its parameter says the same
+    takes_items: bool = False
+    #: an item stays open when `process` returns, until the node acks it, fails it or pushes it
+    holds_items: bool = False
+    #: seconds after which a held item fails
+    hold_timeout_s: float = 60.0
+    #: items in the hands of a `process` that is a coroutine
+    max_in_flight: int = 100
+    #: what a running node knows of its place: the names of its edges, and the consecutor's id
+    upstream: tuple[str, ...] = ()
+    downstream: tuple[str, ...] = ()
+    consecutor: str = ""
     _num_workers: int = 1
+    _worker_key: Callable[[Any], Any] | None = None
+    _items: "Items | None" = None
     _push: Callable[[Any], None] | None = None
     _write: Callable[[str, Any], None] | None = None
     _key: Callable[[], int] | None = None
@@ -35,6 +66,17 @@ class Vertex:
         kind = type(self).__name__
         return kind if self.name == kind else f"{kind}({self.name!r})"
 
+    def initialize(self, upstream: tuple[str, ...], downstream: tuple[str, ...], consecutor: str) -> None:
+        """Learn its place in the running graph: called once in every worker, before `begin`.
+
+        Args:
+            upstream: the names of the edges that lead here.
+            downstream: the names of the edges that lead on.
+            consecutor: the consecutor's id.
+
+        """
+        self.upstream, self.downstream, self.consecutor = upstream, downstream, consecutor
+
     def begin(self) -> None:
         """Prepare: runs once in every worker, before its first value."""
 
@@ -54,7 +96,7 @@ class Vertex:
         """Emit a child of the item in hand to the next nodes.
 
         Args:
-            value: anything the codec carries.
+            value: anything the codec carries; or an `Item`, which is acked, and whose value goes on as its child.
 
         Raises:
             NodeError: the node is not running.
@@ -79,6 +121,38 @@ class Vertex:
             self._not_running("write")
         self._write(container_name, value)
 
+    def new_item(self, value: Any = None, anchors: "Sequence[Item] | None" = None) -> "Item":
+        """Make an item to push: derived from the item in hand, or from several, which then wait for it.
+
+        Args:
+            value: anything the codec carries; it may also be set later.
+            anchors: what it is derived from; None means the item in hand, and outside of `process` nothing.
+
+        Raises:
+            NodeError: the node is not running, or it takes no items.
+
+        """
+        return self._item_ways("new_item").new_item(value, anchors)
+
+    def ack(self, item: "Item") -> None:
+        """Say that an item is done here.
+
+        Args:
+            item: one that this node got.
+
+        """
+        item.ack()
+
+    def fail(self, item: "Item", reason: str = "failed by its node") -> None:
+        """Say that an item has failed here: its root is tried again, and kept as failed after the last attempt.
+
+        Args:
+            item: one that this node got.
+            reason: for people.
+
+        """
+        item.fail(reason)
+
     @property
     def item_key(self) -> int:
         """The 64-bit key of the item in hand, the same on every retry of it.
@@ -96,39 +170,72 @@ class Vertex:
         """How many workers run this node."""
         return self._num_workers
 
-    def set_num_workers(self, n_workers: int = 1) -> None:
+    @property
+    def worker_key(self) -> Callable[[Any], Any] | None:
+        """What tells which values have to meet in one worker, if anything does."""
+        return self._worker_key
+
+    def set_num_workers(self, n_workers: int = 1, key: Callable[[Any], Any] | None = None) -> None:
         """Say how many workers run this node; they share its values.
 
         Args:
             n_workers: at least 1.
+            key: takes a value and returns its key, anything the codec carries; all values of one key meet the same
+                worker. Without it the least loaded worker gets the next values.
 
         Raises:
-            NodeError: `n_workers` is not a whole number of at least 1.
+            NodeError: `n_workers` is not a whole number of at least 1, or `key` is no function.
 
         """
+        if key is not None and not callable(key):
+            raise NodeError(f"node {self.name!r}: the key of set_num_workers is a function of a value, not {key!r}")
         if isinstance(n_workers, bool) or not isinstance(n_workers, int) or n_workers < 1:
             raise NodeError(
                 f"node {self.name!r}: set_num_workers({n_workers!r}) is not possible; "
                 "give a whole number of workers, at least 1"
             )
-        self._num_workers = n_workers
+        self._num_workers, self._worker_key = n_workers, key
 
-    def bind(self, push: Callable[[Any], None], write: Callable[[str, Any], None], key: Callable[[], int]) -> None:
+    def bind(
+        self,
+        push: Callable[[Any], None],
+        write: Callable[[str, Any], None],
+        key: Callable[[], int],
+        items: "Items | None" = None,
+    ) -> None:
         """Give the node its way out; the worker calls this once, before `begin`.
 
         Args:
             push: takes each pushed value.
             write: takes a container name and a value.
             key: returns the key of the item in hand.
+            items: what else a node that takes items can do.
 
         """
-        self._push, self._write, self._key = push, write, key
+        self._push, self._write, self._key, self._items = push, write, key, items
         # The hot path: `self.push(x)` finds the worker's function in the instance, with no method between.
         # A class with a `push` of its own keeps it; its `super().push(x)` comes here through `_push`.
         if type(self).push is Vertex.push:
             self.__dict__["push"] = push
         if type(self).write is Vertex.write:
             self.__dict__["write"] = write
+
+    def _taker(self) -> "Callable[[Item], None]":
+        """Return what a worker calls with each item."""
+        return self.process
+
+    def _finish_items(self) -> None:
+        """Do what is due before `end`."""
+
+    def _item_ways(self, what: str) -> "Items":
+        if self._items is None:
+            if self._push is None:
+                self._not_running(what)
+            raise NodeError(
+                f"node {self.name!r}: {what} works only in a node that takes items: write "
+                "`def process(self, item: Item)`, or takes_items = True in its class"
+            )
+        return self._items
 
     def _not_running(self, what: str) -> NoReturn:
         raise NodeError(

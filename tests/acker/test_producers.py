@@ -37,7 +37,7 @@ def record(producers: Producers, peer: bytes, seq: int, producer: bytes = b"one"
     known = producers.expecting(peer, append(seq, producer))
     assert known is not None
     known.origin(seq)
-    known.record(seq)
+    known.record(seq, 10 * seq)
 
 
 def test_only_the_next_batch_of_a_known_producer_is_expected(producers: Producers) -> None:
@@ -77,10 +77,10 @@ def test_a_receipt_is_sent_once_and_only_for_what_is_recorded(producers: Produce
     producer.origin(1)
     producers.send_receipts(0)
     assert sent.taken() == []
-    producer.record(1)
+    producer.record(1, 77)
     producers.send_receipts(0)
     producers.send_receipts(0)
-    assert sent.taken() == [(b"P:1", wire.Receipt(1))]
+    assert sent.taken() == [(b"P:1", wire.Receipt(1, (77,)))]
 
 
 def test_while_the_backlog_is_full_receipts_wait_and_come_with_room(producers: Producers, sent: Sent) -> None:
@@ -88,9 +88,25 @@ def test_while_the_backlog_is_full_receipts_wait_and_come_with_room(producers: P
     record(producers, b"P:1", 1)
     record(producers, b"P:1", 2)
     producers.send_receipts(FULL)
-    assert sent.taken() == []
+    producers.send_receipts(FULL)
+    assert sent.taken() == [(b"P:1", wire.Receipt(0, (), True))], "said once, so that an HTTP input can answer 429"
     producers.send_receipts(FULL - 1)
-    assert sent.taken() == [(b"P:1", wire.Receipt(2))]
+    assert sent.taken() == [(b"P:1", wire.Receipt(2, (10, 20)))]
+
+
+def test_a_producer_that_reconnects_hears_again_that_its_receipts_are_withheld(
+    producers: Producers, sent: Sent
+) -> None:
+    producers.join(b"P:1", b"one", 0, inside=False)
+    record(producers, b"P:1", 1)
+    producers.send_receipts(FULL)
+    producers.join(b"P:1", b"one", 0, inside=False)
+    record(producers, b"P:1", 2)
+    sent.clear()
+    producers.send_receipts(FULL)
+    assert sent.taken() == [(b"P:1", wire.Receipt(1, (), True))]
+    producers.send_receipts(0)
+    assert sent.taken() == [(b"P:1", wire.Receipt(2, (20,)))], "the greeting told of the first, without its position"
 
 
 def test_producers_inside_the_graph_get_receipts_whatever_the_backlog(producers: Producers, sent: Sent) -> None:

@@ -300,6 +300,12 @@ def test_a_graph_is_found_by_what_stands_for_it(write):
     assert importer.find_target(importer.load(held).graph) == f"{held}:runner"
 
 
+def test_a_graph_of_one_node_is_found_by_its_node(write):
+    name = write("alone, other = Node('alone'), Node('other')\n")
+    other = importer.load(f"{name}:other")
+    assert importer.find_target(importer.graph_of(other)) == f"{name}:other"
+
+
 def test_what_is_no_global_has_no_target():
     assert importer.find_target(Node("local") | Node("too")) is None
 

@@ -118,7 +118,8 @@ class Tree:
     def close(self) -> None:
         if self.process is not None and self.process.poll() is None:
             pids = self.pids() if self.answers() else []
-            os.kill(self.process.pid, signal.SIGKILL)
+            # It may be dead already, and reaped just now; this knows.
+            self.process.kill()
             self.process.wait()
             for pid in pids:
                 eventually(lambda pid=pid: not alive(pid), f"{pid} dies with its root")

@@ -29,6 +29,7 @@ class Chunk(Struct, frozen=True):
         count: how many roots, at least 1.
         entry: names of the edges at which the roots enter.
         body: the encoded batch of values, opaque; empty where a chunk is read without its body.
+        accepted_at: when, wall clock, seconds since 1970.
 
     """
 
@@ -37,6 +38,7 @@ class Chunk(Struct, frozen=True):
     count: int
     entry: tuple[str, ...]
     body: bytes
+    accepted_at: float = 0.0
 
 
 class Origin(Struct, frozen=True):
@@ -67,6 +69,7 @@ class Failed(Struct, frozen=True):
         error: the message, for people.
         traceback: the user's traceback, "" where there is none.
         failed_at: when, wall clock, seconds since 1970.
+        accepted_at: when it was accepted, likewise.
 
     """
 
@@ -80,6 +83,7 @@ class Failed(Struct, frozen=True):
     error: str
     traceback: str
     failed_at: float
+    accepted_at: float = 0.0
 
 
 class Changes(Struct):

@@ -19,7 +19,7 @@ PAGE_SIZE = 16384
 _FAILED_COLUMNS = """
     position INTEGER PRIMARY KEY, attempts INTEGER NOT NULL, entry TEXT NOT NULL, body BLOB NOT NULL,
     due REAL NOT NULL, node TEXT NOT NULL, kind TEXT NOT NULL, error TEXT NOT NULL, traceback TEXT NOT NULL,
-    failed_at REAL NOT NULL
+    failed_at REAL NOT NULL, accepted_at REAL NOT NULL
 """
 
 # Bodies have a table of their own, so that a new bitmap rewrites a short row and not a megabyte. The counts
@@ -30,7 +30,7 @@ _TABLES = (
        accepted INTEGER NOT NULL DEFAULT 0, completed INTEGER NOT NULL DEFAULT 0,
        failed INTEGER NOT NULL DEFAULT 0, waiting INTEGER NOT NULL DEFAULT 0)""",
     """CREATE TABLE chunks (id INTEGER PRIMARY KEY, first INTEGER NOT NULL, count INTEGER NOT NULL,
-       entry TEXT NOT NULL, done BLOB NOT NULL DEFAULT x'')""",
+       entry TEXT NOT NULL, accepted_at REAL NOT NULL, done BLOB NOT NULL DEFAULT x'')""",
     "CREATE TABLE bodies (chunk INTEGER PRIMARY KEY, body BLOB NOT NULL)",
     "CREATE TABLE producers (producer BLOB PRIMARY KEY, sequence INTEGER NOT NULL) WITHOUT ROWID",
     f"CREATE TABLE waiting ({_FAILED_COLUMNS})",
@@ -43,13 +43,13 @@ _TABLES = (
     ),
 )
 
-INSERT_CHUNK = "INSERT INTO chunks (id, first, count, entry) VALUES (?, ?, ?, ?)"
+INSERT_CHUNK = "INSERT INTO chunks (id, first, count, entry, accepted_at) VALUES (?, ?, ?, ?, ?)"
 INSERT_BODY = "INSERT INTO bodies (chunk, body) VALUES (?, ?)"
 KEEP_SEQUENCE = """INSERT INTO producers (producer, sequence) VALUES (?, ?)
     ON CONFLICT (producer) DO UPDATE SET sequence = max(sequence, excluded.sequence)"""
 COUNT = """UPDATE counters SET next_chunk = ?, next_position = ?,
     accepted = accepted + ?, completed = completed + ?"""
-GET_CHUNKS = "SELECT id, first, count, entry, done FROM chunks WHERE id > ? ORDER BY id LIMIT ?"
+GET_CHUNKS = "SELECT id, first, count, entry, accepted_at, done FROM chunks WHERE id > ? ORDER BY id LIMIT ?"
 
 _COLUMNS = Failed.__struct_fields__
 _NAMES = ", ".join(_COLUMNS)
@@ -119,13 +119,13 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 
 def chunk_row(chunk: Chunk) -> tuple[object, ...]:
     """Return the values of `INSERT_CHUNK`; the body goes elsewhere."""
-    return chunk.id, chunk.first, chunk.count, json.dumps(chunk.entry)
+    return chunk.id, chunk.first, chunk.count, json.dumps(chunk.entry), chunk.accepted_at
 
 
 def open_chunk(row: Any) -> OpenChunk:
     """Return the chunk that a row of `GET_CHUNKS` stands for, without its body."""
-    id, first, count, entry, done = row
-    return OpenChunk(Chunk(id, first, count, tuple(json.loads(entry)), b""), done)
+    id, first, count, entry, accepted_at, done = row
+    return OpenChunk(Chunk(id, first, count, tuple(json.loads(entry)), b"", accepted_at), done)
 
 
 def failed_row(failed: Failed) -> tuple[object, ...]:

@@ -1,0 +1,111 @@
+"""Lanes: the roots that enter at the same edges and are in no tree, and how far ahead their values are loaded."""
+
+import heapq
+from collections import deque
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from consecutiond_broker.ids import U64
+
+#: parts of chunks whose values are in memory ahead of their emission, a lane; enough to keep the edge busy
+_CHUNKS_AHEAD: Final = 4
+#: roots with a row of their own that are, a lane; the others wait in the store, however many are due
+_ROWS_AHEAD: Final = 16
+
+Indices = np.ndarray[tuple[int], np.dtype[np.intp]]
+Entry = tuple[str, ...]
+
+
+class Ready(NamedTuple):
+    """Roots whose values are at hand, to be emitted together."""
+
+    positions: U64
+    body: bytes
+    #: the chunk that holds them; 0 for a root with a row of its own
+    chunk: int
+    #: which attempt this is, 1 for the first
+    attempt: int = 1
+    #: when the input was accepted, wall clock, milliseconds since 1970
+    accepted_ms: int = 0
+
+
+class Lane:
+    """Where roots with one entry wait. Pure.
+
+    A lane whose edge has no credit, or whose node has ended, holds up no other. Within it, roots that were accepted
+    long ago (recovered, swept, retried) go before fresh ones, or an input that never pauses would starve them.
+    """
+
+    __slots__ = ("_chunks", "_fresh", "_old", "_rows", "entry", "todo", "waiting")
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        #: ``(chunk, indices of its roots)``, None for all of them; their values are in the store only
+        self.todo: deque[tuple[int, Indices | None]] = deque()
+        #: ``(monotonic time when it is due, position)`` of the roots that wait for another attempt, a heap
+        self.waiting: list[tuple[float, int]] = []
+        self._old: deque[Ready] = deque()
+        self._fresh: deque[Ready] = deque()
+        self._chunks = self._rows = 0
+
+    def add_fresh(self, ready: Ready) -> None:
+        """Take roots that have just been recorded."""
+        self._fresh.append(ready)
+
+    def add_row(self, ready: Ready) -> None:
+        """Take a root with a row of its own that lost its way."""
+        self._rows += 1
+        self._old.append(ready)
+
+    def loaded(self, ready: Ready) -> None:
+        """Take roots that `next_chunk` or `next_row` had asked for."""
+        self._old.append(ready)
+
+    def gone(self) -> None:
+        """A row that `next_row` had asked for is not in the store any more."""
+        self._rows -= 1
+
+    def next_chunk(self) -> tuple[int, Indices | None] | None:
+        """Return the next part of a chunk to load, if there is room for one."""
+        if not self.todo or self._chunks >= _CHUNKS_AHEAD:
+            return None
+        self._chunks += 1
+        return self.todo.popleft()
+
+    def next_row(self, now: float) -> int | None:
+        """Return the position of the next retry to load, if one is due and there is room."""
+        if not self.waiting or self._rows >= _ROWS_AHEAD or self.waiting[0][0] > now:
+            return None
+        self._rows += 1
+        return heapq.heappop(self.waiting)[1]
+
+    def due(self) -> float | None:
+        """Return when the next retry is to be loaded, if there is room for one."""
+        return self.waiting[0][0] if self.waiting and self._rows < _ROWS_AHEAD else None
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether something can be taken."""
+        return bool(self._old or self._fresh)
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether enough fresh roots are in memory to keep the edge busy."""
+        return len(self._fresh) >= _CHUNKS_AHEAD
+
+    def take(self) -> tuple[Ready, bool]:
+        """Return what is to be emitted next, and whether it is fresh."""
+        if not self._old:
+            return self._fresh.popleft(), True
+        ready = self._old.popleft()
+        if ready.chunk:
+            self._chunks -= 1
+        else:
+            self._rows -= 1
+        return ready, False
+
+    @property
+    def moving(self) -> bool:
+        """Whether anything but a retry that is not due is here."""
+        return bool(self.todo or self._fresh or self._chunks or self._rows)

@@ -1,0 +1,34 @@
+"""The options of the acker, as the plan carries them."""
+
+import msgspec
+
+from consecutiond.acker.stores.base import Durability
+
+
+class AckerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Options of the acker."""
+
+    part: str
+    uri: str
+    heart_uri: str
+    pid_dir: str
+    #: the store's URL
+    store: str
+    durability: Durability = "durable"
+    #: for every edge the edges at which a root can enter and reach it, itself among them
+    reach: dict[str, tuple[str, ...]]
+    #: the edge at which input enters
+    input_edge: str
+    #: the node that each edge leads to
+    targets: dict[str, str]
+    #: the workers of each node, in topological order
+    nodes: dict[str, tuple[str, ...]]
+    #: open roots at which emission stops
+    max_pending: int = 20_000
+    #: bytes recorded and not emitted at which receipts are withheld
+    max_backlog: int = 8 << 20
+    max_attempts: int = 3
+    retry_backoff_s: float = 0.1
+    retry_backoff_max_s: float = 60.0
+    heartbeat_s: float = 0.5
+    max_message: int = 64 << 20

@@ -1,0 +1,54 @@
+"""The values in files, in each input format."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from consecutiond.cli.lines import lines
+from consecutiond.inputs.errors import InputError
+from consecutiond.inputs.msgpackcut import Cutter, NotMsgpackError
+from consecutiond.inputs.values import MAX_DEPTH
+
+#: bytes read at a time
+_READ: Final = 1 << 20
+
+
+def file_values(names: Sequence[str], input_format: str) -> Iterator[Any]:
+    """Yield the values of files, one file after the other.
+
+    Raises:
+        InputError: something is not in the format; the text says where. Everything before it was yielded.
+    """
+    if input_format == "lines":
+        return lines(names)
+    read: Callable[[str], Iterator[Any]] = {"ndjson": _ndjson, "msgpack": _msgpack}[input_format]
+    return (value for name in names for value in read(name))
+
+
+def _ndjson(name: str) -> Iterator[Any]:
+    for number, line in enumerate(lines([name]), 1):
+        if line and not line.isspace():
+            try:
+                value = msgspec.json.decode(line)
+            except (msgspec.DecodeError, ValueError, RecursionError) as error:
+                raise InputError(f"{name}:{number}: this line is no JSON: {error}") from None
+            yield value
+
+
+def _msgpack(name: str) -> Iterator[Any]:
+    cutter, data, at, offset = Cutter(MAX_DEPTH), b"", 0, 0
+    # Unbuffered, so that what a pipe has is taken at once; - is stdin.
+    with open(0 if name == "-" else name, "rb", buffering=0, closefd=name != "-") as file:
+        while piece := file.read(_READ):
+            cutter.moved(at)
+            data, offset, at = data[at:] + piece, offset + at, 0
+            try:
+                while (end := cutter.end(data, at)) >= 0:
+                    value = msgspec.msgpack.decode(data[at:end])
+                    at = end
+                    yield value
+            except (NotMsgpackError, msgspec.DecodeError, ValueError) as error:
+                raise InputError(f"{name}: at byte {offset + at:,}: this is no msgpack: {error}") from None
+    if at < len(data):
+        raise InputError(f"{name}: at byte {offset + at:,}: the file ends within a msgpack value")

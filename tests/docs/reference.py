@@ -1,0 +1,68 @@
+"""The tables of the documentation that the code decides; `python -m tests.docs.reference` writes them anew."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import typer.main
+
+from consecutiond.cli import exits
+from consecutiond.cli.app import app
+from consecutiond.reference import option_table
+from tests.docs.blocks import PAGES
+
+_TABLE: Final = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def codes() -> Iterator[str]:
+    """Every exit code."""
+    yield from ("| code | meaning |", "|---|---|")
+    yield from (f"| {code} | {_cell(text)} |" for code, text in exits.TABLE.items())
+
+
+def verbs() -> dict[str, Any]:
+    """Every verb of the command line."""
+    group: Any = typer.main.get_command(app)
+    return dict(group.commands)
+
+
+def verb(name: str) -> Iterator[str]:
+    """The arguments and options of one verb."""
+    yield from ("| argument, option | meaning |", "|---|---|")
+    for parameter in verbs()[name].params:
+        shown = parameter.metavar or parameter.name.upper()
+        if parameter.param_type_name == "option":
+            shown = ", ".join(parameter.opts)
+            shown += "" if getattr(parameter, "is_flag", False) else f" {parameter.name.upper()}"
+        yield f"| `{shown}` | {_cell(getattr(parameter, 'help', '') or '')} |"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def tables() -> dict[str, Callable[[], Iterator[str]]]:
+    """Every table, by the name in its marker."""
+    of_verbs = {f"consecutiond {name}": (lambda name=name: verb(name)) for name in verbs()}
+    return {"options": option_table, "exit codes": codes, **of_verbs}
+
+
+def renewed(content: str) -> str:
+    """Return the text of a page with its tables as the code has them now."""
+    known = tables()
+    return _TABLE.sub(lambda found: found[1] + "\n".join(known[found[2]]()) + "\n" + found[3], content)
+
+
+def names_of(content: str) -> list[str]:
+    """Return the names of the tables in the text of a page."""
+    return [found[2] for found in _TABLE.finditer(content)]
+
+
+def main() -> None:
+    """Write all tables."""
+    for page in PAGES:
+        page.write_text(renewed(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Options: defaults, code, environment, and every fault at once."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consecutiond import Consecutor, Node
+from consecutiond.config import ConfigError, Settings, load_settings
+from consecutiond.rundir import RunDir
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"CONSECUTIOND_{name.upper()}", raising=False)
+
+
+def test_defaults_are_durable_and_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings({})
+    assert (settings.architecture, settings.store, settings.durability) == ("process", "sqlite", "durable")
+    assert RunDir(settings.dir, "x").path == tmp_path / ".consecution" / "x"
+    assert (settings.id, settings.max_attempts) == ("", 3)
+
+
+def test_code_wins_over_the_environment_and_that_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONSECUTIOND_MAX_PENDING", "7")
+    monkeypatch.setenv("CONSECUTIOND_MAX_ATTEMPTS", "8")
+    settings = load_settings({"max_pending": 9})
+    assert (settings.max_pending, settings.max_attempts) == (9, 8)
+    assert settings.edge_window == Settings.model_fields["edge_window"].default
+
+
+@pytest.mark.parametrize("source", ["code", "environment"])
+def test_a_directory_is_made_absolute_where_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    """Children run elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/the/home")
+    options: dict[str, Any] = {"dir": Path("runs")} if source == "code" else {}
+    monkeypatch.setenv("CONSECUTIOND_DIR", "runs")
+    assert load_settings(options).dir == tmp_path / "runs"
+    assert load_settings({"dir": Path("~/runs")}).dir == Path("/the/home/runs")
+
+
+def test_every_bad_option_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code and environment together; each with its name, the reason and what was given."""
+    monkeypatch.setenv("CONSECUTIOND_EDGE_WINDOW", "none")
+    bad: dict[str, Any] = {
+        "id": "a/b", "durability": "maybe", "max_pending": 0, "batch_items": 5000, "heartbeat_s": 0, "store_": "x",
+        "architecture": "cloud",
+    }  # fmt: skip
+    with pytest.raises(ConfigError) as caught:
+        load_settings(bad)
+    first, *lines = str(caught.value).splitlines()
+    assert first == "the configuration is wrong:"
+    assert {line.split(":")[0].strip() for line in lines} == {*bad, "edge_window"}
+    assert len(lines) == len(bad) + 1
+    text = str(caught.value)
+    for given in ("'a/b'", "'maybe'", "0", "5000", "'none'", "'cloud'"):
+        assert f"(given: {given})" in text
+
+
+def test_an_unknown_option_is_answered_with_those_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"max_pendng: there is no such option; there are .*max_pending"):
+        load_settings({"max_pendng": 3})
+
+
+@pytest.mark.parametrize("name", [n for n, field in Settings.model_fields.items() if field.annotation is float])
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), float("-inf"), "inf"])
+def test_no_time_is_endless(name: str, value: object) -> None:
+    """The plan file could not carry it, and no part would come up."""
+    with pytest.raises(ConfigError, match=name):
+        load_settings({name: value})
+
+
+@pytest.mark.parametrize("id", ["../up", "with space", ".hidden", "-dash", "x" * 65, "ü", "a\n"])
+def test_an_id_that_cannot_name_a_directory_is_refused_with_an_example(id: str) -> None:
+    with pytest.raises(ConfigError, match=r"id: .*Try for example 'wordcount'"):
+        load_settings({"id": id})
+
+
+def test_settings_do_not_change_once_made() -> None:
+    settings = load_settings({})
+    with pytest.raises(ValueError, match="frozen"):
+        settings.max_pending = 3
+
+
+def test_a_consecutor_reports_bad_options_where_they_are_written() -> None:
+    class Only(Node):
+        def process(self, item: object) -> None: ...
+
+    with pytest.raises(ConfigError, match=r"max_pending(.|\n)*retries"):
+        Consecutor(Only("only"), max_pending=-1, retries=2)
