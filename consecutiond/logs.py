@@ -1,24 +1,91 @@
-"""structlog for the processes of the top floor: console on a terminal, one JSON object a line otherwise."""
+"""Events of the top floor: console on a terminal, JSON lines otherwise; a library that nobody asked is mute."""
 
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
 
 import structlog
 
 
+class _Sink:
+    """Where events go: nowhere, until a process of ours or a consecutor of threads says where."""
+
+    def __init__(self) -> None:
+        self.stream: TextIO | None = None
+        self.renderer: structlog.types.Processor = structlog.processors.JSONRenderer()
+
+    def msg(self, text: str) -> None:
+        """Write one event."""
+        if self.stream is not None:
+            self.stream.write(f"{text}\n")
+            self.stream.flush()
+
+    log = debug = info = warn = warning = error = err = critical = fatal = failure = exception = msg
+
+
+_sink = _Sink()
+
+
+def _render(logger: Any, name: str, event: structlog.types.EventDict) -> Any:
+    return _sink.renderer(logger, name, event)
+
+
+_PROCESSORS: tuple[structlog.types.Processor, ...] = (
+    structlog.contextvars.merge_contextvars,
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso"),
+    structlog.processors.format_exc_info,
+    _render,
+)
+
+
+def get_logger(role: str) -> Any:
+    """Return a logger of ours; what the user's own program does with structlog has no part in it.
+
+    Args:
+        role: which part of the whole speaks.
+
+    """
+    return structlog.wrap_logger(
+        _sink,
+        processors=list(_PROCESSORS),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        context_class=dict,
+        role=role,
+    )
+
+
 def log_events(**bound: object) -> None:
-    """Send events to stderr, with the given names bound to each."""
-    renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
-    )
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
+    """Send the events of this process to stderr, with the given names bound to each."""
+    _sink.stream = sys.stderr
+    if sys.stderr.isatty():
+        _sink.renderer = structlog.dev.ConsoleRenderer()
     structlog.contextvars.bind_contextvars(**bound)
+
+
+@contextmanager
+def logged_to(path: Path) -> Iterator[None]:
+    """Send the events of parts that run as threads of this process to a file, those of all floors.
+
+    Args:
+        path: of the file; it is appended to.
+
+    """
+    before, handler = _sink.stream, logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(threadName)s %(message)s"))
+    ours = logging.getLogger("consecutiond")
+    level = ours.level
+    with path.open("a") as stream:
+        _sink.stream = stream
+        ours.addHandler(handler)
+        ours.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            ours.removeHandler(handler)
+            ours.setLevel(level)
+            handler.close()
+            _sink.stream = before

@@ -4,9 +4,9 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-import structlog
 import zmq
 
+from consecutiond.logs import get_logger
 from consecutiond_broker import child
 from consecutiond_broker.epochs import next_epoch
 from consecutiond_broker.errors import ConsecutiondError
@@ -16,7 +16,7 @@ from consecutiond_nodes.outputs import Container, OutputNode
 from consecutiond_nodes.ports import Who
 from consecutiond_nodes.worker import Worker, WorkerOptions
 
-log = structlog.get_logger("output")
+log = get_logger("output")
 
 
 class OutputThread:

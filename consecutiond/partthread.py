@@ -4,13 +4,12 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-import structlog
-
+from consecutiond.logs import get_logger
 from consecutiond_broker.pulse import Pulse
 from consecutiond_broker.wake import Wake
 from consecutiond_nodes.usertrace import user_traceback
 
-log = structlog.get_logger("part")
+log = get_logger("part")
 
 
 class Part(Protocol):

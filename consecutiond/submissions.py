@@ -5,12 +5,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-import structlog
-
+from consecutiond.logs import get_logger
 from consecutiond_broker import codec
 from consecutiond_broker.errors import ConsecutiondError
 
-log = structlog.get_logger("feeder")
+log = get_logger("feeder")
 
 #: bytes that a submission takes beside its values
 _OVERHEAD: Final = 256

@@ -2,15 +2,15 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from copy import deepcopy
 from typing import Any, Final
-
-import structlog
 
 from consecutiond.acker.committer import Committer
 from consecutiond.acker.options import AckerOptions
 from consecutiond.acker.service import Acker
 from consecutiond.acker.stores import open_store
+from consecutiond.logs import get_logger, logged_to
 from consecutiond.partthread import Part, PartThread
 from consecutiond.runtime import Runtime, StartError
 from consecutiond.supervision.heart import Heart
@@ -22,12 +22,11 @@ from consecutiond_broker.epochs import next_epoch
 from consecutiond_broker.options import BrokerOptions
 from consecutiond_broker.pulse import Pulse
 from consecutiond_broker.router import Broker
-from consecutiond_nodes.node import Node
 from consecutiond_nodes.ports import Who
 from consecutiond_nodes.worker import Worker, WorkerOptions
 from consecutiond_nodes.workers import worker_class
 
-log = structlog.get_logger("threads")
+log = get_logger("threads")
 
 #: sockets that stay Unix sockets, so that `consecutiond status`, `stop` and `push` reach the consecutor
 _REACHABLE: Final = frozenset({"acker", "control"})
@@ -38,6 +37,19 @@ class ThreadRuntime(Runtime):
 
     Nodes with one worker are the user's own objects; of others, each worker has a deep copy.
     """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._spawned = False
+        #: what a part has raised
+        self.failure = ""
+        self._gone = threading.Event()
+        self._reaper: threading.Thread | None = None
+        self._reaping = threading.Lock()
+        self._log = ExitStack()
+        #: they are stopped in this order: workers, brokers, acker, heart
+        self._workers: list[PartThread] = []
+        self._others: list[PartThread] = []
 
     def _uri(self, name: str) -> str:
         return self.dir.socket_uri(name) if name in _REACHABLE else f"inproc://{name}"
@@ -51,17 +63,10 @@ class ThreadRuntime(Runtime):
 
     def spawn(self, *, die_with_parent: bool) -> None:
         """Start every part."""
+        self._log.enter_context(logged_to(self.dir.log_dir / "threads.log"))
         self.dir.write_pid("root")
         self._identity = child.identity()
         self._epoch = next_epoch(self.dir.pid_dir, "acker")
-        self.failure = ""
-        self._gone = threading.Event()
-        self._reaper: threading.Thread | None = None
-        self._reaping = threading.Lock()
-        self._copies: dict[str, Node] = {}
-        #: from the top of the graph to the bottom of the tree of parts; they are stopped in this order
-        self._workers: list[PartThread] = []
-        self._others: list[PartThread] = []
         for name, options in self.plan.parts.items():
             make = self._maker(options)
             if make is not None:
@@ -70,8 +75,22 @@ class ThreadRuntime(Runtime):
         # Brokers before the acker, and the heart last: what they stop is what the one after them may still need.
         order: dict[type, int] = {BrokerOptions: 0, AckerOptions: 1}
         self._others.sort(key=lambda part: order.get(type(self.plan.parts[part.name]), 2))
+        self._spawned = True
         for part in reversed([*self._workers, *self._others]):
             part.start()
+
+    def wait_ready(self) -> None:
+        """Return when every part is up.
+
+        Raises:
+            StartError: one is not; the text has what it raised.
+        """
+        try:
+            super().wait_ready()
+        except StartError:
+            if self.failure:
+                raise StartError(self.failure) from None
+            raise
 
     def _maker(self, options: Any) -> Callable[[], Part] | None:
         if isinstance(options, WorkerOptions):
@@ -127,7 +146,7 @@ class ThreadRuntime(Runtime):
 
     def alive(self) -> bool:
         """Return whether the parts run and none of them has failed."""
-        return not self._gone.is_set() and self._reaper is None and not self.failure
+        return self._spawned and not self._gone.is_set() and self._reaper is None and not self.failure
 
     @property
     def reaping(self) -> bool:
@@ -149,6 +168,10 @@ class ThreadRuntime(Runtime):
             stuck += [part.name for part in group if not part.join(self.settings.stop_timeout_s)]
         if stuck:
             log.warning("threads.stuck", parts=stuck, reason="a node does not return; a thread cannot be killed")
+        self._log.close()
+        if self._lock_fd >= 0:
+            # Before the lock is free: whoever starts next kills what is recorded and alive, and we are.
+            self.dir.sweep()
         self._release_lock()
         self._gone.set()
 

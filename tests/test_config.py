@@ -92,5 +92,7 @@ def test_a_consecutor_reports_bad_options_where_they_are_written() -> None:
     class Only(Node):
         def process(self, item: object) -> None: ...
 
-    with pytest.raises(ConfigError, match=r"max_pending(.|\n)*retries"):
+    with pytest.raises(ConfigError) as caught:
         Consecutor(Only("only"), max_pending=-1, retries=2)
+    assert "max_pending: Input should be greater" in str(caught.value)
+    assert "retries: there is no such option" in str(caught.value)

@@ -13,7 +13,7 @@ _raw: msgspec.msgpack.Decoder[list[msgspec.Raw]] = msgspec.msgpack.Decoder(list[
 #: Append one encoded value to a bytearray, ``encode_into(value, buffer, -1)``: what every push does.
 encode_into = _encoder.encode_into
 #: What encoding raises for a value that msgpack has no form for.
-UNENCODABLE: Final = (TypeError, ValueError, OverflowError, RecursionError)
+_UNENCODABLE: Final = (TypeError, ValueError, OverflowError, RecursionError)
 #: What decoding raises: ValueError for text that is not UTF-8, RecursionError for values nested too deep.
 _UNREADABLE: Final = (msgspec.DecodeError, ValueError, RecursionError)
 
@@ -26,7 +26,7 @@ def encode(values: Sequence[Any]) -> bytes:
     """
     try:
         return _encoder.encode(values)
-    except UNENCODABLE as error:
+    except _UNENCODABLE as error:
         raise CodecError(str(error)) from None
 
 
@@ -37,7 +37,7 @@ def faults(values: Sequence[Any]) -> list[tuple[int, str]]:
         try:
             # As one of a batch, whose list counts for the depth that can be carried.
             _encoder.encode([value])
-        except UNENCODABLE as error:
+        except _UNENCODABLE as error:
             bad.append((position, fault(value, error)))
     return bad
 

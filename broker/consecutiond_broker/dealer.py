@@ -85,7 +85,13 @@ class Dealer:
         Raises:
             zmq.Again: the high-water mark is reached, which credit makes impossible unless the peer is gone for long.
         """
-        self.socket.send_multipart(frames, zmq.NOBLOCK, copy=True)
+        try:
+            self.socket.send_multipart(frames, zmq.NOBLOCK, copy=True)
+        except zmq.Again:
+            # A thread that was the peer has ended, as it does only when the whole consecutor does: what is said now
+            # is said to nobody, and the log has what is open.
+            if self.monitor is not None:
+                raise
 
     def messages(self, most: int) -> Iterator[list[bytes]]:
         """Yield what has arrived, ``most`` messages at the utmost, so that no peer can hold a loop."""

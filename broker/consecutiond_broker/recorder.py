@@ -6,7 +6,7 @@ from typing import Final
 
 import zmq
 
-from consecutiond_broker import wire
+from consecutiond_broker import child, wire
 from consecutiond_broker.dealer import Dealer
 from consecutiond_broker.errors import ConsecutiondError, WireError
 
@@ -49,7 +49,7 @@ class Recorder:
 
     def _greet(self) -> list[bytes]:
         self._joined = False
-        return [wire.pack(wire.ProducerJoin(wire.VERSION, self.producer, self._inside))]
+        return [wire.pack(wire.ProducerJoin(wire.VERSION, self.producer, self._inside, *child.identity()))]
 
     @property
     def outstanding(self) -> int:

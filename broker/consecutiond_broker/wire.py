@@ -201,11 +201,16 @@ class Idle(_Head, tag=25, frozen=True):
 
 
 class ProducerJoin(_Head, tag=30, frozen=True):
-    """A producer greets the acker, at every (re)connection. ``inside``: a node that pushes without an anchor."""
+    """A producer greets the acker, at every (re)connection. ``inside``: a node that pushes without an anchor.
+
+    ``pid`` and ``started`` name its process, so that one that was killed is not waited for; 0 for one elsewhere.
+    """
 
     version: int
     producer: bytes
     inside: bool
+    pid: int = 0
+    started: int = 0
 
 
 class ProducerJoined(_Head, tag=31, frozen=True):

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final
 
-import structlog
-
 from consecutiond.acker.stores.base import Changes, Store, StoreError, Totals
+from consecutiond.logs import get_logger
 
-log = structlog.get_logger("acker.store")
+log = get_logger("acker.store")
 
 #: seconds between attempts while the store refuses a commit (a full disk, say)
 _RETRY_S: Final = 0.5

@@ -4,12 +4,25 @@ from collections.abc import Callable, Iterator
 
 from consecutiond.acker.stores.base import Origin
 from consecutiond_broker import wire
+from consecutiond_broker.child import start_time
 
 
 class Producer:
     """One producer, as long as the acker lives."""
 
-    __slots__ = ("end", "id", "inside", "peer", "positions", "queued", "receipted", "recorded", "wait", "withheld")
+    __slots__ = (
+        "end",
+        "id",
+        "inside",
+        "peer",
+        "positions",
+        "process",
+        "queued",
+        "receipted",
+        "recorded",
+        "wait",
+        "withheld",
+    )
 
     def __init__(self, identity: bytes, recorded: int, *, inside: bool) -> None:
         self.id = identity
@@ -25,6 +38,12 @@ class Producer:
         self.withheld = False
         self.end = False
         self.wait = False
+        #: pid and start time; None for one that is not of this machine
+        self.process: tuple[int, int] | None = None
+
+    def is_dead(self) -> bool:
+        """Whether its process has surely ended."""
+        return self.process is not None and start_time(self.process[0]) != self.process[1]
 
     def origin(self, seq: int) -> Origin:
         """Note that a batch is on its way to the log, and return what is recorded with it."""
@@ -51,12 +70,14 @@ class Producers:
         self._known: dict[bytes, Producer] = {}
         self._by_peer: dict[bytes, Producer] = {}
 
-    def join(self, peer: bytes, identity: bytes, recorded: int, *, inside: bool) -> int:
+    def join(
+        self, peer: bytes, identity: bytes, recorded: int, *, inside: bool, process: tuple[int, int] | None = None
+    ) -> int:
         """Admit a producer; return the number of its last batch that is recorded."""
         producer = self._known.get(identity)
         if producer is None:
             producer = self._known[identity] = Producer(identity, recorded, inside=inside)
-        producer.peer = peer
+        producer.peer, producer.process = peer, process
         producer.receipted = producer.recorded
         producer.positions.clear()
         producer.withheld = False
@@ -98,7 +119,10 @@ class Producers:
     def input_ended(self) -> bool:
         """Whether the input is over: somebody waits for the end, and nobody else is feeding."""
         outside = [producer for producer in self._by_peer.values() if not producer.inside]
-        return bool(outside) and all(producer.end for producer in outside)
+        if not any(producer.end for producer in outside):
+            return False
+        # One that was killed without a goodbye must not be waited for.
+        return all(producer.end or producer.is_dead() for producer in outside)
 
     def peers(self) -> Iterator[bytes]:
         """Yield the peers outside the graph."""

@@ -4,7 +4,6 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-import structlog
 import zmq
 
 from consecutiond.acker import ends
@@ -18,6 +17,7 @@ from consecutiond.acker.ledger import Ledger
 from consecutiond.acker.options import AckerOptions
 from consecutiond.acker.producers import Producers
 from consecutiond.acker.stores.base import StoreError
+from consecutiond.logs import get_logger
 from consecutiond_broker import codec, wire
 from consecutiond_broker.clock import SystemClock
 from consecutiond_broker.errors import CodecError, WireError
@@ -25,7 +25,7 @@ from consecutiond_broker.ids import MAX_ROOTS, as_u64, root_ids
 from consecutiond_broker.signals import Signals
 from consecutiond_broker.wake import Wake
 
-log = structlog.get_logger("acker")
+log = get_logger("acker")
 
 #: messages read per turn
 _DRAIN: Final = 200
@@ -235,7 +235,8 @@ class Acker:
         store = self.committer.store
 
         def known(recorded: int) -> None:
-            recorded = self.producers.join(peer, head.producer, recorded, inside=head.inside)
+            process = (head.pid, head.started) if head.pid else None
+            recorded = self.producers.join(peer, head.producer, recorded, inside=head.inside, process=process)
             # One that comes back while nothing more is taken has to hear which of its batches are recorded.
             self._send(peer, wire.ProducerJoined(self.epoch, recorded))
             if self._closed and not head.inside:

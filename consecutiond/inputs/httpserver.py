@@ -8,15 +8,14 @@ import threading
 import time
 from concurrent.futures import Future
 
-import structlog
-
 from consecutiond.feeder import Feeder
 from consecutiond.inputs.errors import InputError
 from consecutiond.inputs.httpapp import App, Limits
 from consecutiond.inputs.httpguard import Connections, guarded
 from consecutiond.inputs.uris import HttpUri, is_loopback
+from consecutiond.logs import get_logger
 
-log = structlog.get_logger("input")
+log = get_logger("input")
 
 
 class HttpServer:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import structlog
 import zmq
 
 from consecutiond.feeder import Feeder
@@ -18,10 +17,11 @@ from consecutiond.inputs import values
 from consecutiond.inputs.curve import Gate
 from consecutiond.inputs.errors import InputError
 from consecutiond.inputs.uris import ZmqUri
+from consecutiond.logs import get_logger
 from consecutiond_broker.errors import ConsecutiondError
 from consecutiond_broker.wake import Wake
 
-log = structlog.get_logger("input")
+log = get_logger("input")
 
 #: messages read in one go
 _DRAIN: Final = 500

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import structlog
 import zmq
 
 from consecutiond.heartoptions import HeartOptions
-from consecutiond.logs import log_events
+from consecutiond.logs import get_logger, log_events
 from consecutiond.supervision.barrier import Start, read_start, write_start
 from consecutiond.supervision.parts import Parts, Supervisor, write_pid
 from consecutiond.supervision.supervisord import SupervisorClient, SupervisorError
@@ -34,7 +33,7 @@ from consecutiond_broker.options import load_options
 from consecutiond_broker.signals import Signals
 from consecutiond_broker.wake import Wake
 
-log = structlog.get_logger("heart")
+log = get_logger("heart")
 
 #: what makes the heart drain the graph
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)

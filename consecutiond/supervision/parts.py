@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import msgspec
-import structlog
 import zmq
 
 from consecutiond.heartoptions import HeartOptions
+from consecutiond.logs import get_logger
 from consecutiond.supervision.policy import RestartPolicy
 from consecutiond.supervision.supervisord import ProgramInfo, SupervisorError
 from consecutiond_broker import wire
@@ -17,7 +17,7 @@ from consecutiond_broker.clock import Clock
 from consecutiond_broker.deaths import DeathWatch
 from consecutiond_broker.errors import WireError
 
-log = structlog.get_logger("heart")
+log = get_logger("heart")
 
 #: seconds between looks at the root's own list, for parts that died before they could say a word
 _LOOK_S: Final = 1.0

@@ -69,7 +69,7 @@ class Buffer:
         def push(value: Any) -> None:
             try:
                 encode_into(value, body, -1)
-            except Exception as error:  # the value's own code may run in it
+            except Exception as error:
                 self._refuse(value, error)
             size = len(body)
             add_end(size)
@@ -83,8 +83,6 @@ class Buffer:
     def _refuse(self, value: Any, error: Exception) -> None:
         """Take back what was written of a value that cannot be carried, and say so."""
         self._cut_body()
-        if not isinstance(error, codec.UNENCODABLE):
-            raise error
         culprit = value[1] if self.writes else value
         raise CodecError(f"node {self.node} {self._verb(value)} {codec.fault(culprit, error)}") from None
 

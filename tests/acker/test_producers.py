@@ -1,9 +1,13 @@
 """Producers: every batch once, receipts only for what is recorded, and none while the backlog is full."""
 
+import subprocess
+import sys
+
 import pytest
 
 from consecutiond.acker.producers import Producers
 from consecutiond_broker import wire
+from consecutiond_broker.child import start_time
 
 FULL = 101
 
@@ -148,3 +152,16 @@ def test_the_peers_that_hear_of_a_drain_are_those_outside(producers: Producers) 
     producers.join(b"P:1", b"one", 0, inside=False)
     producers.join(b"P:2", b"two", 0, inside=True)
     assert list(producers.peers()) == [b"P:1"]
+
+
+def test_a_producer_that_was_killed_without_a_goodbye_is_not_waited_for(producers: Producers) -> None:
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    started = start_time(other.pid)
+    assert started is not None
+    producers.join(b"P:1", b"one", 0, inside=False, process=(other.pid, started))
+    producers.join(b"P:2", b"two", 0, inside=False)
+    producers.ended(b"P:2", wait=True)
+    assert not producers.input_ended
+    other.kill()
+    other.communicate()
+    assert producers.input_ended

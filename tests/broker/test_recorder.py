@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from consecutiond_broker import wire
+from consecutiond_broker import child, wire
 from consecutiond_broker.recorder import Recorder, RefusedError
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -89,7 +89,7 @@ def appended(acker: FakeAcker) -> list[tuple[int, bytes]]:
 
 def test_it_greets_with_its_identity_first(recorder: Recorder, acker: FakeAcker) -> None:
     head = join(recorder, acker)
-    assert head == wire.ProducerJoin(wire.VERSION, recorder.producer, False)
+    assert head == wire.ProducerJoin(wire.VERSION, recorder.producer, False, *child.identity())
 
 
 def test_nothing_is_sent_before_the_acker_has_answered(recorder: Recorder, acker: FakeAcker) -> None:

@@ -166,6 +166,10 @@ class Acker(Router):
     def turn(self, what: str, round: int = 1) -> None:
         self.socket.send_multipart([self.worker, wire.pack(wire.Turn(what, round))])
 
+    def give_receipts(self, recorded: int) -> None:
+        self.recorded = recorded
+        self.socket.send_multipart([self.producer, wire.pack(wire.Receipt(recorded))])
+
     def roots(self) -> list[tuple[tuple[str, ...], Any]]:
         """Return ``(entry edges, value)`` of everything that was recorded, each batch once."""
         batches = {head.seq: (head, raw) for head, raw in self.heard if isinstance(head, wire.Append)}
