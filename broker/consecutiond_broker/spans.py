@@ -5,38 +5,39 @@ A batch with an item that joins several roots has as many entries as its items h
 little-endian u32 for each item, the number of its entries.
 """
 
-import numpy as np
-import numpy.typing as npt
+import struct
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from typing import Final
 
-Offsets = npt.NDArray[np.int64]
+_WIDTH: Final = 4
 
-_WIDTH = 4
+
+def _lengths(spans: bytes) -> tuple[int, ...]:
+    return struct.unpack(f"<{len(spans) // _WIDTH}I", spans)
 
 
 def entries(spans: bytes, count: int) -> int | None:
     """Return the number of entries of a batch; None when the spans do not fit the number of items."""
     if not spans:
         return count
-    lengths = np.frombuffer(spans, dtype="<u4") if len(spans) == _WIDTH * count else None
-    return int(lengths.sum()) if lengths is not None and lengths.all() else None
+    lengths = _lengths(spans) if len(spans) == _WIDTH * count else ()
+    return sum(lengths) if lengths and all(lengths) else None
 
 
-def pack(lengths: list[int]) -> bytes:
+def pack(lengths: Sequence[int]) -> bytes:
     """Return the spans of items with so many entries each; no bytes when each has one."""
     if all(length == 1 for length in lengths):
         return b""
-    return np.array(lengths, dtype="<u4").tobytes()
+    return struct.pack(f"<{len(lengths)}I", *lengths)
 
 
-def offsets(spans: bytes) -> Offsets:
+def offsets(spans: bytes) -> list[int]:
     """Return where the entries of each item begin, and at last where they end."""
-    ends = np.cumsum(np.frombuffer(spans, dtype="<u4"), dtype=np.int64)
-    return np.concatenate((np.zeros(1, dtype=np.int64), ends))
+    return list(accumulate(_lengths(spans), initial=0))
 
 
-def of_items(column: bytes, spans: bytes, positions: set[int], count: int) -> bytes:
+def of_items(column: bytes, spans: bytes, positions: Iterable[int], count: int) -> bytes:
     """Return the entries of a column that belong to some of the items."""
-    if not spans:
-        return b"".join(column[8 * place : 8 * place + 8] for place in sorted(positions))
-    bounds = offsets(spans).tolist()
+    bounds = offsets(spans) if spans else range(count + 1)
     return b"".join(column[8 * bounds[place] : 8 * bounds[place + 1]] for place in sorted(positions) if place < count)

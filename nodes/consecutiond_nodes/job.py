@@ -31,7 +31,7 @@ class Job:
         self.ids: U64 = as_u64(frames[2])
         self.body = frames[3]
         #: where the entries of each item begin; None when each has one
-        self.offsets = spans.offsets(head.spans) if head.spans else None
+        self.offsets = np.array(spans.offsets(head.spans), dtype=np.int64) if head.spans else None
         self.xors: U64 = self.ids.copy()
         self.fails: list[wire.Fail] = []
         self.failed: list[int] = []

@@ -49,6 +49,18 @@ def test_a_value_that_cannot_be_carried_is_named_with_its_place_and_type(value: 
     assert reason.startswith(f"{type(value).__name__}, which msgpack cannot carry")
 
 
+@pytest.mark.parametrize("depth", range(960, 1000))
+def test_whatever_depth_cannot_be_encoded_is_found_as_a_fault(depth: int) -> None:
+    """A fault that is not found could neither be told nor left out, and would be looked for for ever."""
+    values = [nested(depth)]
+    try:
+        codec.encode(values)
+    except CodecError:
+        assert codec.faults(values)
+    else:
+        assert codec.faults(values) == []
+
+
 def test_a_type_outside_the_builtins_is_named_with_its_module() -> None:
     class Socket:
         pass
