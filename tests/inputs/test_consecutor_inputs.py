@@ -1,5 +1,7 @@
 """A consecutor that is fed by servers, with real clients: plain pyzmq, curl and httpx."""
 
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -147,6 +149,7 @@ def test_rest_takes_values_arrays_lines_and_msgpack_and_records_before_it_answer
     assert run.down().completed == 7
 
 
+@pytest.mark.skipif(shutil.which("curl") is None and "CI" not in os.environ, reason="curl is not installed")
 def test_curl_feeds_a_file_line_by_line(fed: Any, tmp_path: Path) -> None:
     run = fed(lambda consecutor: consecutor.produce_from_http("http://127.0.0.1:0"))
     lines = tmp_path / "lines"

@@ -1,0 +1,144 @@
+"""The end of the graph: what is written is appended, flushed, and only then settled."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consecutiond_broker import wire
+from consecutiond_nodes.errors import OutputError
+from consecutiond_nodes.node import Node
+from consecutiond_nodes.outputs import Container, OutputNode
+from tests.nodes.bench import Bench, benches, node, words
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    yield from benches(tmp_path)
+
+
+class File:
+    """A container that forgets what was not flushed."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+        self.full = False
+
+    def append(self, value: Any) -> None:
+        if value == "bad":
+            raise ValueError("no room for bad")
+        self.events.append(value)
+
+    def flush(self) -> None:
+        if self.full:
+            raise OSError(28, "No space left on device")
+        self.events.append("flush")
+
+
+def start(bench: Bench, containers: dict[str, Container], other: Container | None = None) -> None:
+    bench.start(OutputNode(containers, other))
+
+
+class TestOutputNode:
+    def test_each_value_is_appended_to_the_container_of_its_name(self, bench: Bench) -> None:
+        words_: list[Any] = []
+        lines: list[Any] = []
+        start(bench, {"words": words_, "lines": lines})
+        bench.up.deliver(["words", 1], ["lines", [2]], ["words", {"three": 3}])
+        bench.settle()
+        assert (words_, lines) == ([1, {"three": 3}], [[2]])
+        assert bench.up.report() == {11: 101, 12: 102, 13: 103}
+
+    def test_the_batch_is_flushed_once_before_it_is_settled(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = File()
+        start(bench, {"lines": file})
+        dealer = bench.worker.up[0].dealer
+        send = dealer.send
+        monkeypatch.setattr(
+            dealer, "send", lambda frames: (file.events.append(type(wire.unpack(frames))), send(frames))
+        )
+        bench.up.deliver(["lines", 1], ["lines", 2])
+        bench.settle()
+        assert file.events == [1, 2, "flush", wire.Settle]
+
+    def test_an_append_that_raises_fails_its_root_alone(self, bench: Bench) -> None:
+        file = File()
+        start(bench, {"lines": file})
+        bench.up.deliver(["lines", 1], ["lines", "bad"], ["lines", 3])
+        bench.settle()
+        [fail] = bench.up.fails()
+        assert (fail.charged, fail.roots, fail.node) == (True, words(12), "output")
+        assert fail.error == "ValueError: no room for bad"
+        assert file.events == [1, 3, "flush"]
+        assert bench.up.report() == {11: 101, 13: 103}
+
+    def test_a_flush_that_raises_fails_the_whole_batch_with_one_failure(self, bench: Bench) -> None:
+        file = File()
+        file.full = True
+        start(bench, {"lines": file})
+        bench.up.deliver(["lines", 1], ["lines", "bad"], ["lines", 3], ["lines", 4], skip=(3,))
+        bench.settle()
+        bad, rest = bench.up.fails()
+        assert (bad.roots, rest.roots) == (words(12), words(11, 13))
+        assert "No space left" in rest.error
+        assert bench.up.report() == {}
+        assert bench.worker.failures == 3
+        file.full = False
+        bench.up.deliver(["lines", 5])
+        bench.settle(2)
+        assert bench.up.fails() == []
+
+    def test_a_name_that_nobody_registered_fails_its_root(self, bench: Bench) -> None:
+        lines: list[Any] = []
+        start(bench, {"lines": lines})
+        bench.up.deliver(["linse", 1], ["lines", 2])
+        bench.settle()
+        assert [(fail.roots, fail.error) for fail in bench.up.fails()] == [(words(11), "KeyError: 'linse'")]
+        assert lines == [2]
+
+    def test_or_goes_to_the_container_of_all_other_names_which_is_flushed_too(self, bench: Bench) -> None:
+        other = File()
+        start(bench, {"lines": []}, other)
+        bench.up.deliver(["strange", 1])
+        bench.settle()
+        assert other.events == [("strange", 1), "flush"]
+
+    def test_only_the_output_node_has_a_say_at_the_end_of_a_batch(self, bench: Bench) -> None:
+        """A user's method may have any name."""
+        called: list[int] = []
+        bench.start(node(lambda _self, _value: None, finish_batch=lambda _self: called.append(1)))
+        bench.up.deliver("x")
+        bench.settle()
+        assert called == []
+
+
+class TestWrite:
+    def test_an_unknown_name_fails_the_item_and_says_what_is_registered(self, bench: Bench) -> None:
+        def process(self: Node, value: Any) -> None:
+            self.write(value, 1)
+
+        bench.start(node(process), output=True, outputs=("lines", "words"))
+        bench.up.deliver("linse", "lines")
+        bench.settle()
+        [fail] = bench.up.fails()
+        assert fail.roots == words(11)
+        assert "OutputError: node a wrote to the output 'linse', which is not registered" in fail.error
+        assert "(registered: lines, words)" in fail.error
+        assert bench.edge("*->output").values == [["lines", 1]]
+
+    def test_without_any_output_every_name_is_unknown(self, bench: Bench) -> None:
+        bench.start(node(lambda self, value: self.write("lines", value)))
+        bench.up.deliver("x")
+        bench.settle()
+        assert "(registered: none)" in bench.up.fails()[0].error
+        with pytest.raises(OutputError):
+            bench.worker.node.write("lines", 1)
+
+    def test_when_every_name_is_taken_none_is_unknown(self, bench: Bench) -> None:
+        bench.start(node(lambda self, value: self.write(value, 1)), output=True, outputs=None)
+        bench.up.deliver("anything")
+        bench.settle()
+        assert bench.edge("*->output").values == [["anything", 1]]
