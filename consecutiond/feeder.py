@@ -63,7 +63,9 @@ class Feeder:
         self, context: "zmq.Context[zmq.Socket[bytes]]", acker_uri: str, *, batch_items: int, batch_bytes: int,
         max_message: int, alive: Callable[[], bool],
     ) -> None:  # fmt: skip
-        self._batch_items, self._batch_bytes, self._max_message = batch_items, batch_bytes, max_message
+        #: most values in a batch
+        self.batch_items = batch_items
+        self._batch_bytes, self._max_message = batch_bytes, max_message
         self._alive = alive
         self._values: deque[Any] = deque()
         self._submissions = Submissions(batch_items, batch_bytes)
@@ -115,13 +117,13 @@ class Feeder:
             BadValueError: a value cannot be carried.
         """
         parts: list[tuple[bytes, int]] = []
-        for start in range(0, len(values), self._batch_items):
-            self._encode_part(values[start : start + self._batch_items], start, parts)
+        for start in range(0, len(values), self.batch_items):
+            self._encode_part(values[start : start + self.batch_items], start, parts)
         return parts
 
     def _encode_part(self, values: list[Any], offset: int, parts: list[tuple[bytes, int]]) -> None:
         body = self._encode(values, offset)
-        if len(body) > 4 * self._batch_bytes and len(values) > 1:
+        if len(body) > min(4 * self._batch_bytes, self._max_message) and len(values) > 1:
             half = len(values) // 2
             self._encode_part(values[:half], offset, parts)
             self._encode_part(values[half:], offset + half, parts)
@@ -166,7 +168,7 @@ class Feeder:
             CodecError: a value cannot be carried; everything before it was handed over.
             Exception: whatever the iterable raises; everything before it was handed over.
         """
-        values, append, most, count = self._values, self._values.append, 4 * self._batch_items, 0
+        values, append, most, count = self._values, self._values.append, 4 * self.batch_items, 0
         try:
             for value in iterable:
                 append(value)
@@ -326,7 +328,7 @@ class Feeder:
                 self._append(recorder, codec.encode(good), len(good))
             raise
         self._taken += count
-        self._limit = max(1, min(self._batch_items, self._batch_bytes * count // max(1, len(body))))
+        self._limit = max(1, min(self.batch_items, self._batch_bytes * count // max(1, len(body))))
         self._append(recorder, body, count)
 
     def _append(self, recorder: Recorder, body: bytes, count: int, submissions: Sequence[Submission] = ()) -> None:

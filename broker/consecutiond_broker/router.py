@@ -189,7 +189,8 @@ class Broker:
     def _bury_dead(self, events: dict[object, int]) -> None:
         fds = self.deaths.fds()
         for fd in events:
-            if isinstance(fd, int) and fd in fds:
+            # Asked once more: since the poll, the number may have gone from a dead worker to its living successor.
+            if isinstance(fd, int) and fd in fds and self.deaths.is_dead(fds[fd]):
                 self._bury(fds[fd])  # type: ignore[arg-type]
 
     def _replaced(self, peer: bytes) -> None:

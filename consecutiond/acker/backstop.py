@@ -15,6 +15,8 @@ from typing import Final
 QUIET_S: Final = 5.0
 #: the same, while a graph is about to end
 ENDING_S: Final = 0.05
+#: seconds for which answers are waited for before the brokers are asked anew; busy ones need longer than `ENDING_S`
+PATIENCE_S: Final = 1.0
 
 
 class Verdict(Enum):
@@ -33,7 +35,7 @@ class Backstop:
 
     def __init__(self, edges: frozenset[str]) -> None:
         self._edges = edges
-        self._number = 0
+        self._number, self._asked = 0, -1
         self._answers: dict[str, tuple[int, int]] = {}
         self._last: dict[str, tuple[int, int]] | None = None
         self._progress = -1
@@ -50,10 +52,12 @@ class Backstop:
         if progress != self._progress:
             self._progress, self._since, self._last = progress, now, None
             return None
+        if self._number == self._asked and self._answers.keys() != self._edges:
+            quiet_s = max(quiet_s, PATIENCE_S)
         if now - self._since < quiet_s:
             return None
         self._since = now
-        self._number += 1
+        self._number = self._asked = self._number + 1
         self._answers = {}
         return self._number
 

@@ -15,6 +15,8 @@ log = get_logger("acker.store")
 
 #: seconds between attempts while the store refuses a commit (a full disk, say)
 _RETRY_S: Final = 0.5
+#: seconds that the store has at the end for what was handed over, while it refuses
+_CLOSE_S: Final = 5.0
 
 _Work = tuple[Callable[[], Any], Callable[[Any], None]]
 
@@ -37,6 +39,7 @@ class Committer:
         self._thread.start()
         opened = self._opened.get()
         if isinstance(opened, Exception):
+            os.close(self.fd)
             raise opened
         self.store = opened
 
@@ -109,7 +112,7 @@ class Committer:
     def close(self) -> None:
         """Finish what was handed over, and close the store."""
         self._todo.put(None)
-        self._thread.join(5)
+        self._thread.join(_CLOSE_S)
         self._stop.set()
         self._thread.join()
         os.close(self.fd)

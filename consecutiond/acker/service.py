@@ -395,7 +395,11 @@ class Acker:
         return self.ready and self.ends.phase != ends.FINISHED and bool(self.draining or self.producers.input_ended)
 
     def _check_lost(self) -> None:
-        if not self.ledger.open or self.brokers.unsent():
+        if not self.ledger.open:
+            return
+        if self.brokers.unsent():
+            # It can leave at any moment, and an answer on its way would know nothing of it.
+            self.backstop.forget_looks()
             return
         quiet_s = ENDING_S if self._is_ending() else QUIET_S
         number = self.backstop.ask(self._progress, self.clock.now(), quiet_s)

@@ -8,7 +8,7 @@ import msgspec
 from consecutiond.cli.lines import lines
 from consecutiond.inputs.errors import InputError
 from consecutiond.inputs.msgpackcut import Cutter, NotMsgpackError
-from consecutiond.inputs.values import MAX_DEPTH
+from consecutiond.inputs.values import MAX_DEPTH, is_too_deep
 
 #: bytes read at a time
 _READ: Final = 1 << 20
@@ -27,12 +27,16 @@ def file_values(names: Sequence[str], input_format: str) -> Iterator[Any]:
 
 
 def _ndjson(name: str) -> Iterator[Any]:
-    for number, line in enumerate(lines([name]), 1):
-        if line and not line.isspace():
+    with open(0 if name == "-" else name, "rb", closefd=name != "-") as file:
+        for number, line in enumerate(file, 1):
+            if line.isspace():
+                continue
             try:
                 value = msgspec.json.decode(line)
             except (msgspec.DecodeError, ValueError, RecursionError) as error:
                 raise InputError(f"{name}:{number}: this line is no JSON: {error}") from None
+            if is_too_deep(line, value):
+                raise InputError(f"{name}:{number}: this line is nested deeper than {MAX_DEPTH}")
             yield value
 
 

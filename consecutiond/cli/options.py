@@ -11,6 +11,7 @@ import typer
 from consecutiond.config import ConfigError
 from consecutiond.effective import CONFIG_VARIABLE, Given
 from consecutiond.options import Option, all_options
+from consecutiond.rundir import check_id
 
 #: the parameter of a verb that receives what was given
 RECEIVER = "given"
@@ -36,6 +37,9 @@ def with_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., An
             config = arguments.pop("config")
             values = {option.name: arguments.pop(option.name) for option in chosen}
             given = {name: value for name, value in values.items() if value is not None and value != []}
+            if given.get("id"):
+                # As for the verbs that take it as an argument: an illegal id has an exit code of its own.
+                check_id(given["id"])
             return function(**arguments, **{RECEIVER: Given(given, config)})
 
         signature = inspect.signature(function)

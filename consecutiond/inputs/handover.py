@@ -1,4 +1,4 @@
-"""Brings the feeder's receipts from its thread to the requests that wait for them in an event loop."""
+"""Between the requests of an event loop and the feeder's thread: values there, receipts back."""
 
 import asyncio
 from collections import deque
@@ -14,11 +14,22 @@ _ROOM_BYTES: Final = 2 << 20
 #: ranges of positions that an answer lists at the utmost
 _RANGES: Final = 10_000
 
-_Letter = tuple["Handover", int, int, ConsecutiondError | None, int | None]
+#: seconds for which values of a crowd gather, so that they share what a batch costs on its way
+_GATHER_S: Final = 0.005
+#: waiting requests that make a crowd; fewer are not worth a timer
+_CROWD: Final = 8
+#: bytes that gather at the utmost
+_GATHER_BYTES: Final = 256 << 10
+
+#: whose values, how many, and their bytes
+_Letter = tuple["Handover", int, int]
 
 
 class Mailbox:
-    """Receipts on their way to the event loop, which is woken once for many of them.
+    """Gathers the values of many requests, and brings their receipts back.
+
+    A lone request goes on at once. Of a crowd, the values gather until as many are there as waited together lately,
+    for a few milliseconds at the utmost: a batch costs every process on its way about as much as fifty values do.
 
     Args:
         feeder: takes the values.
@@ -27,38 +38,90 @@ class Mailbox:
 
     def __init__(self, feeder: Feeder, loop: asyncio.AbstractEventLoop) -> None:
         self.feeder, self.loop = feeder, loop
-        self._letters: deque[_Letter] = deque()
+        self._payloads: list[bytes] = []
+        self._letters: list[_Letter] = []
+        self._values = self._bytes = 0
+        self._timer: asyncio.Handle | None = None
+        #: requests whose values are on their way, and how many waited together lately
+        self._ahead = self._crowd = 0
+        self._receipts: deque[tuple[list[_Letter], ConsecutiondError | None, int | None]] = deque()
         self._called = False
 
-    def put(
-        self, handover: "Handover", count: int, size: int, error: ConsecutiondError | None, first: int | None
-    ) -> None:
-        """Note a receipt; from the feeder's thread."""
-        self._letters.append((handover, count, size, error, first))
+    # --- out: in the loop ------------------------------------------------------------------------------------
+
+    def submit(self, handover: "Handover", payload: bytes, count: int) -> None:
+        """Take values of a request; it hears of them in `Handover.note`."""
+        if self._letters and self._values + count > self.feeder.batch_items:
+            self._flush()
+        self._payloads.append(payload)
+        self._letters.append((handover, count, len(payload)))
+        self._values += count
+        self._bytes += len(payload)
+        if len(self._letters) >= self._crowd or self._bytes >= _GATHER_BYTES:
+            self._flush()
+        elif self._timer is None:
+            crowded = self._crowd >= _CROWD
+            self._timer = self.loop.call_later(_GATHER_S, self._flush) if crowded else self.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        letters, payload, values = self._letters, b"".join(self._payloads), self._values
+        self._letters, self._payloads, self._values, self._bytes = [], [], 0, 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._ahead += len(letters)
+        self._crowd = max(self._ahead, self._crowd // 2)
+        try:
+            self.feeder.submit(payload, values, partial(self._put, letters))
+        except ConsecutiondError as error:
+            self._note(letters, error, None)
+
+    # --- back: from the feeder's thread into the loop ----------------------------------------------------------
+
+    def _put(self, letters: list[_Letter], error: ConsecutiondError | None, first: int | None) -> None:
+        self._receipts.append((letters, error, first))
         if not self._called:
             self._called = True
             try:
                 self.loop.call_soon_threadsafe(self._deliver)
             except RuntimeError:
                 # The loop is closed: nobody waits any more.
-                self._letters.clear()
+                self._receipts.clear()
 
     def _deliver(self) -> None:
-        # Cleared first: a letter that comes from here on calls again.
+        # Cleared first: a receipt that comes from here on calls again.
         self._called = False
-        while self._letters:
-            handover, *letter = self._letters.popleft()
-            handover.note(*letter)  # type: ignore[arg-type]
+        while self._receipts:
+            self._note(*self._receipts.popleft())
+
+    def _note(self, letters: list[_Letter], error: ConsecutiondError | None, first: int | None) -> None:
+        self._ahead -= len(letters)
+        for handover, count, size in letters:
+            handover.note(count, size, error, first)
+            if first is not None:
+                first += count
 
 
 class Handover:
     """The values of one request: what is on its way, what is recorded, and where."""
 
-    __slots__ = ("_ahead", "_ahead_bytes", "_mail", "_waiter", "accepted", "error", "more", "ranges", "unknown")
+    __slots__ = (
+        "_abandoned",
+        "_ahead",
+        "_ahead_bytes",
+        "_mail",
+        "_waiter",
+        "accepted",
+        "error",
+        "more",
+        "ranges",
+        "unknown",
+    )
 
     def __init__(self, mail: Mailbox) -> None:
         self._mail = mail
         self._ahead = self._ahead_bytes = 0
+        self._abandoned = False
         self._waiter: asyncio.Future[None] | None = None
         self.accepted = 0
         #: values of which nobody can say whether they are recorded
@@ -70,26 +133,16 @@ class Handover:
         self.error: ConsecutiondError | None = None
 
     def submit(self, parts: list[Part]) -> None:
-        """Hand values over.
-
-        Raises:
-            ConsecutiondError: nothing more is taken.
-        """
-        mail = self._mail
+        """Hand values over."""
         for payload, count in parts:
-            size = len(payload)
             self._ahead += count
-            self._ahead_bytes += size
-            try:
-                mail.feeder.submit(payload, count, partial(mail.put, self, count, size))
-            except ConsecutiondError as error:
-                self._ahead -= count
-                self._ahead_bytes -= size
-                self.error = self.error or error
-                raise
+            self._ahead_bytes += len(payload)
+            self._mail.submit(self, payload, count)
 
     def note(self, count: int, size: int, error: ConsecutiondError | None, first: int | None) -> None:
         """A part is over."""
+        if self._abandoned:
+            return
         self._ahead -= count
         self._ahead_bytes -= size
         if error is not None:
@@ -99,6 +152,15 @@ class Handover:
             self.accepted += count
             if first is not None:
                 self._note_range(first, first + count - 1)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def abandon(self, error: ConsecutiondError) -> None:
+        """Wait no longer for what is on its way."""
+        self._abandoned = True
+        self.unknown += self._ahead
+        self._ahead = self._ahead_bytes = 0
+        self.error = self.error or error
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 

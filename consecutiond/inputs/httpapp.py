@@ -3,8 +3,9 @@
 import asyncio
 import hmac
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -20,6 +21,9 @@ from consecutiond.inputs.handover import Mailbox
 from consecutiond.inputs.httpanswer import Receive, RefusalError, Scope, Send, refuse
 from consecutiond.inputs.httpitems import Items
 from consecutiond.inputs.uris import HttpUri, is_loopback
+
+#: seconds for the last answers
+_ANSWER_S: Final = 3.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class App:
         self._uri, self._feeder = uri, feeder
         self._token = None if uri.token is None else b"Bearer " + uri.token.encode("latin-1")
         self.counts: Counter[int] = Counter()
-        self.items = Items(feeder, uri.max_body, limits.body_s, limits.bodies)
+        self.items = Items(feeder, uri.max_body, limits.body_s, limits.bodies, 2 * uri.max_connections)
         prefix = uri.prefix
         self._starlette = Starlette(
             routes=[
@@ -76,7 +80,10 @@ class App:
             async with asyncio.timeout(timeout_s):
                 await self.items.idle.wait()
         except TimeoutError:
-            pass
+            self.items.abandon()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_ANSWER_S):
+                    await self.items.idle.wait()
 
     async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -91,7 +98,11 @@ class App:
         except RefusalError as refusal:
             await refuse(receive, counted, refusal, unread=scope["method"] not in ("GET", "HEAD"))
             return
-        await self._starlette(scope, receive, counted)
+        if scope["path"] == self._items_path and scope["method"] == "POST":
+            # The same as through the router, which asks more questions than this hot path needs.
+            await self.items(scope, receive, counted)
+        else:
+            await self._starlette(scope, receive, counted)
 
     # --- who may ask -----------------------------------------------------------------------------------------
 

@@ -34,6 +34,34 @@ class Connections:
         self._open.pop(connection, None)
 
 
+class _Cork:
+    """A transport that writes once per turn of the loop: an answer's head and its body leave together."""
+
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._held: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Write, soon."""
+        if not self._held:
+            self._loop.call_soon(self._flush)
+        self._held.append(data)
+
+    def _flush(self) -> None:
+        data = b"".join(self._held)
+        self._held.clear()
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Write what is held, and close."""
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class _Guarded(Protocol):
     transport: Any
 
@@ -57,7 +85,7 @@ def guarded(connections: Connections) -> type[asyncio.Protocol]:
             super().__init__(*args, **options)
             # Uvicorn warns of every malformed request, which would let anybody fill a disk.
             self.logger = logging.Logger("consecutiond.http", logging.ERROR)
-            self.logger.parent = logging.root
+            self.logger.parent = logging.getLogger("consecutiond")
 
         @property
         def idle(self) -> bool:
@@ -66,7 +94,7 @@ def guarded(connections: Connections) -> type[asyncio.Protocol]:
 
         def connection_made(self, transport: Any) -> None:
             """Admit it, and give it some time for its first request."""
-            super().connection_made(transport)
+            super().connection_made(_Cork(transport, self.loop))
             self._start_timer()
             connections.admit(self)
 

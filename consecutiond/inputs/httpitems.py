@@ -5,10 +5,11 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import parse_qsl
 
-from consecutiond.feeder import Feeder
+from consecutiond.feeder import Feeder, GoneError
 from consecutiond.inputs import values
 from consecutiond.inputs.handover import Handover, Mailbox
 from consecutiond.inputs.httpanswer import Headers, Receive, RefusalError, Scope, Send, answer, refuse
+from consecutiond.inputs.slow import Slow
 from consecutiond_broker.errors import ConsecutiondError
 
 _JSON: Final = "application/json"
@@ -30,18 +31,21 @@ class Items:
         max_body: bytes of a body, and of a line of a stream, at the utmost.
         body_s: seconds for a body; for a stream, seconds without a complete line.
         bodies: bytes of bodies in memory together.
+        requests: how many may go on, those of clients that have gone included.
     """
 
-    def __init__(self, feeder: Feeder, max_body: int, body_s: float, bodies: int) -> None:
+    def __init__(self, feeder: Feeder, max_body: int, body_s: float, bodies: int, requests: int) -> None:
         self._feeder, self._max_body, self._body_s, self._bodies = feeder, max_body, body_s, bodies
+        self._requests = requests
         self.mail: Mailbox
         self.stopping = False
         #: no request is going on
         self.idle = asyncio.Event()
         self.idle.set()
-        self._active = 0
+        self._waiting: set[Handover] = set()
         self._buffered = 0
         self._streams: set[asyncio.Timeout] = set()
+        self._slow = Slow(body_s)
 
     def stop(self) -> None:
         """Take nothing more; streams end with what they have sent so far."""
@@ -49,11 +53,21 @@ class Items:
         for timeout in self._streams:
             timeout.reschedule(self.mail.loop.time())
 
+    def abandon(self) -> None:
+        """Answer every request with what is known."""
+        for handover in self._waiting:
+            handover.abandon(GoneError("it is being stopped, and what was on its way may be recorded or not"))
+
+    @property
+    def active(self) -> int:
+        """How many requests are going on."""
+        return len(self._waiting)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         body = _Body(receive)
         handover = Handover(self.mail)
-        self._active += 1
+        self._waiting.add(handover)
         self.idle.clear()
         try:
             await self._take(scope, body, handover)
@@ -65,8 +79,8 @@ class Items:
         else:
             await answer(send, 202, _recorded(handover))
         finally:
-            self._active -= 1
-            if not self._active:
+            self._waiting.discard(handover)
+            if not self._waiting:
                 self.idle.set()
 
     async def _take(self, scope: Scope, body: "_Body", handover: Handover) -> None:
@@ -97,12 +111,11 @@ class Items:
             raise _unavailable(self._feeder.error)
         if self._feeder.full:
             raise RefusalError(429, "the backlog is full; try again later", _LATER)
+        if len(self._waiting) > self._requests:
+            raise RefusalError(429, "too many requests wait for their receipts; try again later", _LATER)
 
     def _hand_over(self, handover: Handover, parsed: values.Parsed, noun: str, before: int = 0) -> None:
-        try:
-            handover.submit(parsed.parts)
-        except ConsecutiondError as error:
-            raise _unavailable(error) from None
+        handover.submit(parsed.parts)
         if parsed.bad is not None:
             number = before + parsed.bad.number
             raise RefusalError(400, f"{noun} {number}: {parsed.bad.reason}", position={noun: number})
@@ -118,7 +131,7 @@ class Items:
         chunks: list[bytes] = []
         held = 0
         try:
-            async with asyncio.timeout(self._body_s):
+            with self._slow:
                 while body.more:
                     chunk = await body.next()
                     chunks.append(chunk)

@@ -9,17 +9,21 @@ _BLANK: Final = re.compile(r"[ \t\r\n]*")
 _raw_decode: Final = JSONDecoder().raw_decode
 
 
-def elements(raw: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield number, start and end of each element; what cannot be read comes last, up to the end of the text.
+def elements(raw: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield number, place and text of each element; where the array breaks, a text that no decoder takes comes last.
 
     This is the slow path after an error. It is laxer than the decoder, to which every element goes in the end.
     """
+
+    def broken() -> tuple[int, int, bytes]:
+        return number, at, raw[at:] + b"\x00"
+
     # Latin-1, so that places in the text are places in the bytes.
     text = raw.decode("latin-1")
     at = _after_blanks(text, 0)
     number, end = 1, len(raw)
     if text[at : at + 1] != "[":
-        yield number, 0, end
+        yield broken()
         return
     at = _after_blanks(text, at + 1)
     if text[at : at + 1] == "]" and _after_blanks(text, at + 1) == end:
@@ -28,19 +32,21 @@ def elements(raw: bytes) -> Iterator[tuple[int, int, int]]:
         try:
             _, stop = _raw_decode(text, at)
         except (ValueError, RecursionError):
-            yield number, at, end
+            yield broken()
             return
-        yield number, at, stop
-        at = _after_blanks(text, stop)
+        after = _after_blanks(text, stop)
+        if text[after : after + 1] not in (",", "]"):
+            # Part of something that is no value, as in [1 2] and [01]; or cut off, as in [1, 2 where 23 was meant.
+            yield broken()
+            return
+        yield number, at, raw[at:stop]
         number += 1
-        if text[at : at + 1] == "]":
-            if _after_blanks(text, at + 1) != end:
-                yield number, at, end
+        if text[after] == "]":
+            if _after_blanks(text, after + 1) != end:
+                at = after
+                yield broken()
             return
-        if text[at : at + 1] != ",":
-            yield number, at, end
-            return
-        at = _after_blanks(text, at + 1)
+        at = _after_blanks(text, after + 1)
 
 
 def _after_blanks(text: str, at: int) -> int:

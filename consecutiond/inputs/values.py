@@ -18,6 +18,9 @@ _JSON_OPENERS: Final = b"[{"
 _MSGPACK_OPENERS: Final = bytes(range(0x80, 0xA0)) + b"\xdc\xdd\xde\xdf"
 _UNREADABLE: Final = (msgspec.DecodeError, ValueError, RecursionError)
 
+_TOO_DEEP: Final = f"it is nested deeper than {MAX_DEPTH}"
+_CONTAINERS: Final = (list, dict, tuple)
+
 _from_json = msgspec.json.Decoder().decode
 _from_msgpack = msgspec.msgpack.Decoder().decode
 
@@ -52,6 +55,11 @@ class _UnfitError(Exception):
 
 def json_value(raw: bytes, encode: Encode) -> Parsed:
     """Read one JSON value."""
+    try:
+        if len(raw) <= MAX_DEPTH:
+            return Parsed(encode([_from_json(raw)]), 1)
+    except (*_UNREADABLE, BadValueError):
+        pass
     return _each([(1, 0, raw)], _json, encode)
 
 
@@ -65,7 +73,7 @@ def json_array(raw: bytes, encode: Encode) -> Parsed:
             return Parsed(encode(values), len(values))
     except (*_UNREADABLE, BadValueError):
         pass
-    return _each(((number, at, raw[at:end]) for number, at, end in jsoncut.elements(raw)), _json, encode)
+    return _each(jsoncut.elements(raw), _json, encode)
 
 
 def json_lines(raw: bytes, encode: Encode) -> Parsed:
@@ -122,9 +130,16 @@ def frames(raws: list[bytes], format: str, encode: Encode) -> Parsed:
     """
     read = _READERS[format]
     try:
-        values = [read(raw) for raw in raws]
+        values: list[Any]
+        if format == "auto" or len(max(raws, key=len)) > MAX_DEPTH:
+            values = [read(raw) for raw in raws]
+        else:
+            # The same, without what short frames do not need.
+            values = list(map(_from_json if format == "json" else _from_msgpack, raws))
+            if format == "msgpack":
+                values = list(map(msgspec.Raw, raws))
         return Parsed(encode(values), len(values))
-    except (_UnfitError, BadValueError):
+    except (*_UNREADABLE, _UnfitError, BadValueError):
         return _each(((number, 0, raw) for number, raw in enumerate(raws, 1)), read, encode)
 
 
@@ -153,15 +168,15 @@ def _each(places: Iterable[tuple[int, int, bytes]], read: Callable[[bytes], Any]
 
 def _json(raw: bytes) -> Any:
     value = _read(_from_json, raw, "JSON")
-    if may_be_deep(raw, _JSON_OPENERS):
-        _check_depth(value)
+    if is_too_deep(raw, value):
+        raise _UnfitError(_TOO_DEEP)
     return value
 
 
 def _msgpack(raw: bytes) -> msgspec.Raw:
     value = _read(_from_msgpack, raw, "msgpack")
-    if may_be_deep(raw, _MSGPACK_OPENERS):
-        _check_depth(value)
+    if may_be_deep(raw, _MSGPACK_OPENERS) and _depth(value) > MAX_DEPTH:
+        raise _UnfitError(_TOO_DEEP)
     return msgspec.Raw(raw)
 
 
@@ -193,7 +208,7 @@ def _read(decode: Callable[[bytes], Any], raw: bytes, name: str) -> Any:
     try:
         return decode(raw)
     except RecursionError:
-        raise _UnfitError(f"it is nested deeper than {MAX_DEPTH}") from None
+        raise _UnfitError(_TOO_DEEP) from None
     except UnicodeDecodeError as error:
         raise _UnfitError(f"it holds text that is no UTF-8: {error.reason}") from None
     except (msgspec.DecodeError, ValueError) as error:
@@ -203,19 +218,25 @@ def _read(decode: Callable[[bytes], Any], raw: bytes, name: str) -> Any:
         raise _UnfitError(f"it is no {name}: {error}{hint}") from None
 
 
-def _check_depth(value: Any) -> None:
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = [inner for outer in level for inner in _inside(outer) if isinstance(inner, list | dict | tuple)]
-        if not level:
-            return
-    raise _UnfitError(f"it is nested deeper than {MAX_DEPTH}")
+def is_too_deep(raw: bytes, value: Any) -> bool:
+    """Tell whether a value read from JSON is nested too deep for those who will have to decode it."""
+    return may_be_deep(raw, _JSON_OPENERS) and _depth(value) > MAX_DEPTH
+
+
+def _depth(value: Any) -> int:
+    """Return how many containers are in each other; more than too many are not counted."""
+    level = [value] if isinstance(value, _CONTAINERS) else []
+    depth = 0
+    while level and depth <= MAX_DEPTH:
+        depth += 1
+        level = [inner for outer in level for inner in _inside(outer) if isinstance(inner, _CONTAINERS)]
+    return depth
 
 
 def _inside(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         return chain(value, value.values())
-    return value if isinstance(value, list | tuple) else ()
+    return value  # type: ignore[no-any-return]
 
 
 def _places(lines: list[bytes]) -> Iterator[tuple[int, int, bytes]]:

@@ -24,7 +24,7 @@ from consecutiond_broker.wake import Wake
 log = get_logger("input")
 
 #: messages read in one go
-_DRAIN: Final = 500
+_DRAIN: Final = 1000
 #: bytes read in one go
 _DRAIN_BYTES: Final = 1 << 20
 #: values read and not recorded at which reading stops; what comes then stays with the clients
@@ -170,7 +170,7 @@ class ZmqServer:
     def _turn(self, timeout_ms: int) -> None:
         events = self._poll(timeout_ms)
         self._answer()
-        if self._socket in events:
+        if self._socket in events and self._has_room():
             try:
                 self._receive()
             except ConsecutiondError as error:
@@ -188,10 +188,7 @@ class ZmqServer:
 
     def _mind_room(self) -> None:
         """Read only while there is room: what is not read fills the clients' queues, and makes them wait."""
-        room = not self._full and (
-            self._taken - self._over < _ROOM and self._taken_bytes - self._over_bytes < _ROOM_BYTES
-            and not self._feeder.full
-        )  # fmt: skip
+        room = self._has_room()
         if room != self._reading:
             self._reading = room
             if room:
@@ -199,24 +196,43 @@ class ZmqServer:
             else:
                 self._poller.unregister(self._socket)
 
-    def _receive(self) -> int:
-        """Read some messages; return how many there were."""
-        frames: list[bytes] = []
+    def _has_room(self) -> bool:
+        return (
+            not self._full and not self._feeder.full and self._taken - self._over < _ROOM
+            and self._taken_bytes - self._over_bytes < _ROOM_BYTES
+        )  # fmt: skip
+
+    def _receive(self) -> None:
+        """Read some messages."""
+        if self._uri.type == "router":
+            self._receive_messages()
+        else:
+            self._receive_frames()
+
+    def _receive_messages(self) -> None:
         count = size = 0
-        while count < _DRAIN and size < _DRAIN_BYTES:
-            try:
+        try:
+            while count < _DRAIN and size < _DRAIN_BYTES:
                 message = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                break
-            count += 1
-            size += sum(map(len, message))
-            if self._uri.type == "router":
+                count += 1
+                size += sum(map(len, message))
                 self._take_message(message)
-            else:
-                frames += message
+        except zmq.Again:
+            pass
+
+    def _receive_frames(self) -> None:
+        """Read frame by frame, whatever message each is part of: that is several times faster."""
+        frames: list[bytes] = []
+        size, receive = 0, self._socket.recv
+        try:
+            while len(frames) < _DRAIN and size < _DRAIN_BYTES:
+                frame = receive(zmq.NOBLOCK)
+                frames.append(frame)
+                size += len(frame)
+        except zmq.Again:
+            pass
         if frames:
             self._take_frames(frames)
-        return count
 
     def _take_frames(self, frames: list[bytes]) -> None:
         parsed = values.frames(frames, self._uri.format, self._feeder.encode)

@@ -84,8 +84,6 @@ class Turns:
             run()
             self.record_all(buffers)
         except BaseException as error:  # the user's code; the acker carries its traceback to whoever waits
-            if self._runner.stopping:
-                return
             log.exception("node.%s_raised", turn.what)
             raised = user_traceback(error)
             for buffer in buffers:

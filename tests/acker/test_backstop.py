@@ -1,6 +1,6 @@
 """The last net: it never calls a root lost while anything could still hold a part of its tree."""
 
-from consecutiond.acker.backstop import ENDING_S, QUIET_S, Backstop, Verdict
+from consecutiond.acker.backstop import ENDING_S, PATIENCE_S, QUIET_S, Backstop, Verdict
 
 EDGES = frozenset({"in->a", "a->b"})
 
@@ -97,3 +97,19 @@ def test_an_item_that_was_parked_between_two_looks_moved() -> None:
 def test_a_graph_that_is_about_to_end_is_asked_sooner() -> None:
     net = quiet_net()
     assert net.ask(1, ENDING_S, ENDING_S) is not None
+
+
+def test_answers_that_take_longer_than_the_quiet_time_are_waited_for() -> None:
+    """Busy brokers would otherwise always answer a question that is not asked any more, and no end would come."""
+    net = quiet_net()
+    number = asked(net, QUIET_S)
+    net.answer("in->a", number, 0, 5)
+    assert net.ask(1, QUIET_S + 2 * ENDING_S, ENDING_S) is None
+    net.answer("a->b", number, 0, 5)
+    assert net.ask(1, QUIET_S + 2 * ENDING_S, ENDING_S) is not None
+
+
+def test_a_broker_that_never_answers_is_asked_again() -> None:
+    net = quiet_net()
+    number = asked(net, QUIET_S)
+    assert net.ask(1, QUIET_S + PATIENCE_S, ENDING_S) == number + 1

@@ -305,14 +305,14 @@ def test_a_second_acker_cannot_use_a_number_of_the_first(path: Path, store: Sqli
         assert second.body(1) == b"second"
 
 
-@pytest.mark.parametrize(("version", "age"), [(0, "older"), (2, "newer")])
+@pytest.mark.parametrize(("version", "age"), [(0, "older"), (1, "older"), (3, "newer")])
 def test_another_schema_version_is_refused_untouched(path: Path, version: int, age: str) -> None:
     open_store(f"sqlite:///{path}", "durable").close()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA user_version = {version}")
     content = path.read_bytes()
     for attempt in both_ways(path):
-        with pytest.raises(StoreError, match=f"{age} consecutiond .schema version {version}, this one reads 1.*"):
+        with pytest.raises(StoreError, match=f"{age} consecutiond .schema version {version}, this one reads 2.*"):
             attempt()
     assert path.read_bytes() == content
 

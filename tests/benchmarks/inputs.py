@@ -50,6 +50,7 @@ class Bare:
 
     def __init__(self) -> None:
         listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
         app = Starlette(routes=[Route("/items", self.take, methods=["POST"])])
         self.server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))

@@ -1,5 +1,6 @@
 """One edge's broker on real sockets: the acker is a ROUTER of the test, senders and receivers are DEALERs."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -194,6 +195,17 @@ time.sleep(600)
         self.process.wait()
         assert self.process.stdout is not None
         self.process.stdout.close()
+
+
+@contextlib.contextmanager
+def every_lower_descriptor_taken(limit: int) -> Iterator[None]:
+    """Let the next descriptor that is freed at ``limit`` be the next that is given out."""
+    taken = [os.dup(0)]
+    while taken[-1] < limit:
+        taken.append(os.dup(0))
+    yield
+    for descriptor in taken:
+        os.close(descriptor)
 
 
 @pytest.fixture
@@ -590,10 +602,14 @@ class TestDeath:
         old, new = start(epoch=1), start(epoch=2)
         self.hand_out(bench, sender, receiver, old)
         old.kill()
+        watched = bench.broker.deaths.fd(b"down:a.0")
+        assert watched is not None
         receiver.heard.clear()
         receiver.send(wire.Join(wire.VERSION, "down", "a.0", 2, *new.identity, new.cell, 0, 10, 16, ()))
         assert bench.broker.router.poll(5000)
-        bench.until(lambda: receiver.pump() and receiver.of(wire.Joined))
+        with every_lower_descriptor_taken(watched):
+            bench.until(lambda: receiver.pump() and receiver.of(wire.Joined))
+        assert bench.broker.deaths.fd(b"down:a.0") == watched
         bench.settled_down()
         assert bench.broker.edge.receivers[b"down:a.0"].epoch == 2
         redelivered = receiver.expect(wire.Deliver, 2)

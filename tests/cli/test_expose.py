@@ -102,8 +102,8 @@ def test_a_bad_value_in_a_file_is_told_with_its_line_and_what_came_before_is_don
 @pytest.mark.parametrize(
     ("inputs", "code", "text"),
     [
-        (["htp://localhost:1"], exits.BAD_TARGET, "no kind of input htp://; did you mean http://?"),
-        (["kafka://localhost:1"], exits.BAD_TARGET, "no kind of input kafka://; there are http://, https://, tcp://"),
+        (["htp://localhost:1"], exits.USAGE, "no kind of input htp://; did you mean http://?"),
+        (["kafka://localhost:1"], exits.USAGE, "no kind of input kafka://; there are http://, https://, tcp://"),
         (["http://localhost:1", "a.txt"], exits.BAD_TARGET, "one and only one input"),
         (["stdin", "a.txt"], exits.BAD_TARGET, "one and only one input"),
         (["no.txt", "none.txt"], exits.USAGE, "no.txt: No such file or directory\n  none.txt: No such file"),

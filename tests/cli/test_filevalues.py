@@ -43,12 +43,18 @@ def test_each_line_is_a_json_value_and_empty_lines_are_passed_over(file: Callabl
     assert list(file_values(names, "ndjson")) == [{"a": None}, 3, None]
 
 
-@pytest.mark.parametrize("bad", [b"{", b"nul", b"1 2", b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize("bad", [b"{", b"nul", b"1 2", b"\xff", b'"\xff"', b"[" * 100_000])
 def test_a_line_that_is_no_json_is_told_with_its_number(file: Callable[[bytes], str], bad: bytes) -> None:
     name = file(b"1\n\n" + bad + b"\n4\n")
     good, error = until_bad(file_values([name], "ndjson"))
     assert good == [1]
     assert error.startswith(f"{name}:3: this line is no JSON: ")
+
+
+def test_a_line_that_is_nested_deeper_than_every_node_can_decode_is_refused(file: Callable[[bytes], str]) -> None:
+    name = file(b"1\n" + b"[" * 101 + b"]" * 101 + b"\n")
+    good, error = until_bad(file_values([name], "ndjson"))
+    assert (good, error) == ([1], f"{name}:2: this line is nested deeper than 100")
 
 
 VALUES = st.recursive(

@@ -51,6 +51,18 @@ class TestGreetings:
         bench.settle(2)
         assert [head.limit for head in bench.up.of(wire.Settle)] == [4, 5]
 
+    def test_both_sides_count_deliveries_anew_after_a_reconnection(self, bench: Bench) -> None:
+        bench.start(node(forward), window=4)
+        bench.up.deliver("x")
+        bench.settle()
+        bench.up.die()
+        bench.up.return_as(EPOCH)
+        bench.until(lambda: len(bench.up.of(wire.Join)) == 2)
+        assert [join.limit for join in bench.up.of(wire.Join)] == [4, 4]
+        bench.up.deliver("y")
+        bench.settle(2)
+        assert bench.up.of(wire.Settle)[-1].limit == 5
+
     def test_a_worker_that_ends_says_goodbye_to_every_broker(self, bench: Bench) -> None:
         bench.start(node(forward), "b")
         bench.stop()
@@ -271,6 +283,22 @@ class TestBrokerBelow:
         bench.idle()
         assert len(bench.up.settled) == 1
         assert [fail.kind for fail in bench.up.fails()] == ["broker died"]
+
+    def test_what_was_lost_with_it_is_never_sent_again(self, bench: Bench) -> None:
+        below = bench.edge("a->b")
+        below.accepting = False
+        bench.start(node(forward), "b")
+        bench.up.deliver("x")
+        bench.until(lambda: below.values)
+        below.die()
+        below.return_as(EPOCH + 1)
+        bench.settle()
+        below.die()
+        below.heard.clear()
+        below.return_as(EPOCH + 1)
+        bench.until(lambda: below.of(wire.Join))
+        bench.idle()
+        assert below.of(wire.Batch) == []
 
     def test_batches_that_had_no_credit_yet_go_to_the_new_one(self, bench: Bench) -> None:
         below = bench.edge("a->b")

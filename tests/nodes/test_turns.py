@@ -218,7 +218,7 @@ class TestErrors:
         assert 'raise ValueError("no tables")' in turn.traceback
         assert bench.acker.roots() == []
 
-    def test_what_it_had_pushed_does_not_come_out_of_the_next_batch(self, bench: Bench) -> None:
+    def test_what_it_had_pushed_does_not_come_out_of_the_next_round(self, bench: Bench) -> None:
         def end_(self: Node) -> None:
             self.push("half of it")
             raise ValueError("no tables")
@@ -231,6 +231,7 @@ class TestErrors:
         bench.up.deliver("x")
         bench.settle()
         assert bench.edge("a->b").values == ["x"]
+        assert bench.acker.roots() == []
 
     def test_a_worker_that_is_fenced_while_it_records_ends(self, bench: Bench) -> None:
         bench.start(Log(), "b", output=True)

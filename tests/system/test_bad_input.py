@@ -196,7 +196,7 @@ def test_a_directory_that_cannot_be_made_is_an_error_that_names_it(
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs to become another user")
 def test_a_directory_that_another_user_may_not_write_to_is_an_error(tmp_path_factory: pytest.TempPathFactory) -> None:
     """As a user without rights, in a directory that belongs to the superuser."""
-    place = Path("/tmp") / tmp_path_factory.mktemp("open").name
+    place = Path("/tmp") / f"{tmp_path_factory.mktemp('open').name}-{os.getpid()}"
     place.mkdir(mode=0o755)
     try:
         shell = Shell(place)

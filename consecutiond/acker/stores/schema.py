@@ -12,7 +12,7 @@ from consecutiond.acker.stores.base import FIRST_NUMBER, Chunk, Failed, OpenChun
 #: "cons" in ASCII; SQLite keeps it in the header of the file, where `file` and we can read it.
 APPLICATION_ID = 0x636F6E73
 #: Raised by every change of the tables below; a file of another version is refused, never guessed at.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 #: bytes; 512 to 65536. A body of 20 kB to 1 MiB is a chain of pages; 16 kB pages measured best over both.
 PAGE_SIZE = 16384
 
