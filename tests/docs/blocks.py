@@ -3,6 +3,7 @@
 What a block is stands behind the opening fence, where readers of the rendered page do not see it:
 
     python NAME    a complete script, saved as NAME (or as any name) and run
+    python NAME saved   a script that a console block runs
     text output    what the script before it prints
     text NAME      a file, saved as NAME
     console        commands, each behind "$ ", and what they print, both streams together

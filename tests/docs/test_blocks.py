@@ -42,6 +42,8 @@ class Page:
         if block.language == "python":
             name = block.words[0] if block.words else "script.py"
             (self.directory / name).write_text(block.text, encoding="utf-8")
+            if "saved" in block.words:
+                return
             output = following is not None and following.words == ("output",)
             self._check(block, f"python {name}", following.text if output else "")
         elif block.language == "text":
