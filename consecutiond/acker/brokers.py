@@ -1,9 +1,10 @@
 """The acker's view of the brokers: who they are, what they may be sent, and which of their reports were applied."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from consecutiond.acker.lanes import Entry, Ready
+from consecutiond.acker.stores.base import StoreError
 from consecutiond_broker import codec, wire
 from consecutiond_broker.errors import WireError
 from consecutiond_broker.ids import name_salt
@@ -41,6 +42,19 @@ class Brokers:
         #: edges whose broker has not greeted this acker yet. Nothing is emitted before all have: a root that is on its
         #: way when a broker greets has to be tried anew, since nobody can say what an earlier broker had of it.
         self.missing = set(reach)
+
+    def refuse_strangers(self, entries: Iterable[Entry]) -> None:
+        """Check that every root of the log can enter somewhere.
+
+        Raises:
+            StoreError: the log was written for another graph.
+        """
+        strangers = sorted({name for entry in entries for name in entry if name not in self.edges})
+        if strangers:
+            raise StoreError(
+                f"the log holds roots that enter at {', '.join(strangers)}, which this graph does not have. Probably "
+                "the graph was changed while they were open: let the old one finish them, or remove the log."
+            )
 
     def join(self, peer: bytes, head: wire.EdgeJoin) -> frozenset[str]:
         """Admit a broker; return the edges at which the roots entered that it, or an earlier one, may have lost.

@@ -1,10 +1,12 @@
 """Who feeds the acker: sequences, duplicates, and receipts that are withheld when the backlog is full."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 
 from consecutiond.acker.stores.base import Origin
-from consecutiond_broker import wire
+from consecutiond_broker import codec, wire
 from consecutiond_broker.child import start_time
+from consecutiond_broker.errors import CodecError
+from consecutiond_broker.ids import MAX_ROOTS
 
 
 class Producer:
@@ -131,3 +133,19 @@ class Producers:
     def waiting_peers(self) -> list[bytes]:
         """Return the peers that wait for the end."""
         return [peer for peer, producer in self._by_peer.items() if producer.wait]
+
+
+def fault(head: wire.Append, body: bytes, edges: Container[str]) -> str:
+    """Return why a batch cannot be recorded; empty if it can."""
+    if not 1 <= head.count <= MAX_ROOTS:
+        return f"a batch holds 1 to {MAX_ROOTS} values, not {head.count}"
+    if len(set(head.entry)) != len(head.entry):
+        return f"a root enters an edge once, not as in {head.entry}"
+    unknown = [name for name in head.entry if name not in edges]
+    if unknown:
+        return f"there is no edge {unknown[0]!r}"
+    try:
+        count = len(codec.split(body))
+    except CodecError as error:
+        return str(error)
+    return "" if count == head.count else f"a batch of {head.count} values came with {count}"

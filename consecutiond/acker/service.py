@@ -15,13 +15,12 @@ from consecutiond.acker.inputlog import InputLog, Retries
 from consecutiond.acker.lanes import Entry, Lane, Ready
 from consecutiond.acker.ledger import Ledger
 from consecutiond.acker.options import AckerOptions
-from consecutiond.acker.producers import Producers
-from consecutiond.acker.stores.base import StoreError
+from consecutiond.acker.producers import Producers, fault
 from consecutiond.logs import get_logger
-from consecutiond_broker import codec, wire
+from consecutiond_broker import wire
 from consecutiond_broker.clock import SystemClock
-from consecutiond_broker.errors import CodecError, WireError
-from consecutiond_broker.ids import MAX_ROOTS, as_u64, root_ids
+from consecutiond_broker.errors import WireError
+from consecutiond_broker.ids import as_u64, root_ids
 from consecutiond_broker.signals import Signals
 from consecutiond_broker.wake import Wake
 
@@ -59,10 +58,10 @@ class Acker:
         self.ledger = Ledger(epoch)
         retries = Retries(options.max_attempts, options.retry_backoff_s, options.retry_backoff_max_s)
         self.log = InputLog(committer, self.clock, retries, (options.input_edge,))
-        self._refuse_strangers(options)
         self.ends = Ends(options.nodes)
         self.backstop = Backstop(frozenset(options.targets))
         self.brokers = Brokers(self._send, options.reach, epoch)
+        self.brokers.refuse_strangers(self.log.lanes)
         self.producers = Producers(self._send, options.max_backlog)
         self.ready = False
         self.draining = ""
@@ -89,14 +88,6 @@ class Acker:
             wire.EndOfInput: self._end_of_input, wire.NodeJoin: self._node_joined, wire.TurnDone: self._turn_done,
             wire.HeartJoin: self._heart_joined, wire.Drain: self._drain, wire.StatsAsk: self._stats_asked,
         }  # fmt: skip
-
-    def _refuse_strangers(self, options: AckerOptions) -> None:
-        strangers = sorted({name for entry in self.log.lanes for name in entry if name not in options.reach})
-        if strangers:
-            raise StoreError(
-                f"the log holds roots that enter at {', '.join(strangers)}, which this graph does not have. Probably "
-                "the graph was changed while they were open: let the old one finish them, or remove the log."
-            )
 
     def listen(self, signals: Signals | Wake) -> None:
         """Stop when one of these signals comes."""
@@ -250,7 +241,7 @@ class Acker:
         return self.draining or ("the graph has ended" if self.ends.phase == ends.FINISHED else "")
 
     def _append(self, peer: bytes, head: wire.Append, frames: list[bytes]) -> None:
-        problem = self._unacceptable(head, frames[1])
+        problem = fault(head, frames[1], self.brokers.edges)
         if problem:
             self._send(peer, wire.Refused(problem))
             raise WireError(problem)
@@ -264,20 +255,6 @@ class Acker:
         position = self.log.append(
             frames[1], head.count, entry, producer.origin(head.seq), lambda: producer.record(head.seq, position)
         )
-
-    def _unacceptable(self, head: wire.Append, body: bytes) -> str:
-        if not 1 <= head.count <= MAX_ROOTS:
-            return f"a batch holds 1 to {MAX_ROOTS} values, not {head.count}"
-        if len(set(head.entry)) != len(head.entry):
-            return f"a root enters an edge once, not as in {head.entry}"
-        unknown = [name for name in head.entry if name not in self.brokers.edges]
-        if unknown:
-            return f"there is no edge {unknown[0]!r}"
-        try:
-            count = len(codec.split(body))
-        except CodecError as error:
-            return str(error)
-        return "" if count == head.count else f"a batch of {head.count} values came with {count}"
 
     def _end_of_input(self, peer: bytes, head: wire.EndOfInput, _frames: list[bytes]) -> None:
         self.producers.ended(peer, wait=head.wait)

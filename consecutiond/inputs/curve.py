@@ -1,12 +1,16 @@
 """CURVE keys of a ZeroMQ server, and the list of the clients that may come in."""
 
 from pathlib import Path
+from typing import Final
 
 import zmq
 import zmq.auth
 from zmq.auth.thread import ThreadAuthenticator
 
 from consecutiond.inputs.errors import InputError
+
+#: what the server's sockets are called where clients are let in
+DOMAIN: Final = "consecutiond"
 
 
 class Gate:
@@ -34,7 +38,7 @@ class Gate:
             raise InputError(f"{secret} holds a public key; the server needs the file with the secret one")
         self._authenticator = ThreadAuthenticator(context)
         self._authenticator.start()
-        self._authenticator.configure_curve(domain="*", location=clients)
+        self._authenticator.configure_curve(domain=DOMAIN, location=clients)
 
     def guard(self, socket: "zmq.Socket[bytes]") -> None:
         """Make a socket that is not bound yet let in nobody else."""

@@ -13,7 +13,7 @@ class Connections:
     """All connections of one server.
 
     Args:
-        most: how many there may be. One more closes the oldest that has no request going on, or is closed itself.
+        most: how many there may be. One more closes the one that has been idle for longest, or is closed itself.
         head_s: seconds that a request's line and headers may take.
     """
 
@@ -27,7 +27,14 @@ class Connections:
         if len(self._open) > self.most:
             idle = next((each for each in self._open if each.idle), connection)
             self._open.pop(idle)
-            idle.transport.abort()
+            # Not `abort`: an answer that was given a moment ago has to leave first.
+            idle.transport.close()
+
+    def asked(self, connection: "_Guarded") -> None:
+        """A request has come: of all connections, this one has been idle for the shortest time."""
+        if connection in self._open:
+            del self._open[connection]
+            self._open[connection] = None
 
     def remove(self, connection: "_Guarded") -> None:
         """A connection is closed."""
@@ -102,6 +109,7 @@ def guarded(connections: Connections) -> type[asyncio.Protocol]:
             """Watch how long, and how large, a head gets."""
             super().data_received(data)
             if not self.idle:
+                connections.asked(self)
                 self._stop_timer()
                 self._head_bytes = 0
                 return

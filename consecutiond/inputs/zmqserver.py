@@ -14,7 +14,7 @@ import zmq
 
 from consecutiond.feeder import Feeder
 from consecutiond.inputs import values
-from consecutiond.inputs.curve import Gate
+from consecutiond.inputs.curve import DOMAIN, Gate
 from consecutiond.inputs.errors import InputError
 from consecutiond.inputs.uris import ZmqUri
 from consecutiond.logs import get_logger
@@ -34,6 +34,10 @@ _ROOM_BYTES: Final = 8 << 20
 _UNREAD_BYTES: Final = 256 << 20
 #: milliseconds between looks at whether there is room again
 _LOOK_MS: Final = 100
+#: seconds without a message after which nothing more is thought to be on its way from clients
+_QUIET_S: Final = 0.2
+#: seconds of reading after which clients that never pause are cut off all the same
+_REST_S: Final = 2.0
 #: milliseconds that last answers may take to leave
 _LINGER_MS: Final = 1000
 #: frames before the empty one that ends an envelope
@@ -107,6 +111,9 @@ class ZmqServer:
             (zmq.HANDSHAKE_IVL, 5000),
         ):  # fmt: skip
             socket.setsockopt(option, value)
+        # With a domain, peers older than ZMTP 3 are refused. They have no greeting, so that whatever stray bytes a port
+        # scanner sends could pass for their messages.
+        socket.setsockopt(zmq.ZAP_DOMAIN, DOMAIN.encode())
         if uri.type == "router":
             socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         if uri.curve is not None and uri.clients is not None:
@@ -314,7 +321,7 @@ class ZmqServer:
     def _finish(self) -> None:
         """Take what clients were told is sent; wait for its receipts."""
         if self._stopping.is_set() and self.error is None:
-            self._socket.unbind(self.endpoint)
+            # Without an unbind, which would cut connections with what is on its way on them.
             self._take_the_rest()
         self._full = True
         deadline = self._deadline or time.monotonic() + 5.0
@@ -324,10 +331,15 @@ class ZmqServer:
 
     def _take_the_rest(self) -> None:
         try:
-            while time.monotonic() < self._deadline:
-                if self._socket in self._poll(_LOOK_MS):
+            read_from = quiet_from = time.monotonic()
+            while (now := time.monotonic()) < self._deadline:
+                events = self._poll(_LOOK_MS)
+                if not self._reading:
+                    read_from = quiet_from = now
+                elif self._socket in events:
+                    quiet_from = now
                     self._receive()
-                elif self._reading:
+                if now - quiet_from > _QUIET_S or now - read_from > _REST_S:
                     return
                 self._answer()
         except ConsecutiondError as error:

@@ -307,14 +307,17 @@ class TestHeldItems:
         ending.producer.record("a")
         ending.producer.end()
         [batch] = ending.entry.take()
-        ending.bench.until(lambda: (self.answer(ending), ending.parse[0].turns)[1])  # type: ignore[func-returns-value]
+        ending.bench.until(lambda: self.answer(ending) >= 0 and ending.parse[0].turns)
         return batch
 
-    def answer(self, ending: Ending) -> None:
+    def answer(self, ending: Ending) -> int:
+        """Answer every probe; return how many the input's broker had."""
+        count = len(ending.entry.of(wire.Probe))
         for broker in (ending.bench.mid, ending.bench.out, ending.entry):
             for probe in broker.of(wire.Probe):
                 broker.send(wire.Idle(probe.number, 0, 0, 0, activity=1, parked=int(broker is ending.entry)))
             broker.heard = [each for each in broker.heard if not isinstance(each[0], wire.Probe)]
+        return count
 
     def test_they_hold_up_neither_the_nodes_before_their_holder_nor_itself(self, ending: Ending, batch: Sent) -> None:
         assert ending.turns() == [[END], [END], []]
@@ -325,6 +328,17 @@ class TestHeldItems:
         assert ending.turns()[2] == []
         ending.entry.complete(batch)
         ending.end_all()
+        assert ending.finished()["completed"] == 1
+
+    def test_the_graph_has_not_ended_while_one_is_open(self, ending: Ending, batch: Sent) -> None:
+        for worker in ending.parse:
+            worker.done()
+        ending.bench.until(lambda: self.answer(ending) >= 0 and ending.count.turns)
+        ending.count.done()
+        for _ in range(4):
+            ending.bench.until(lambda: self.answer(ending))
+        assert ending.producer.of(wire.Finished) == []
+        ending.entry.complete(batch)
         assert ending.finished()["completed"] == 1
 
     def test_one_that_fails_in_the_end_waits_for_the_next_round(self, ending: Ending, batch: Sent) -> None:

@@ -70,12 +70,13 @@ class TestStoreThatRefuses:
         assert bench.producer().of(wire.ProducerJoined)[-1].recorded == 1
         assert entry.take()[0].values == ["a", "b"]
 
-    def test_an_acker_that_is_told_to_stop_meanwhile_ends(self, bench: Bench, entry: Edge) -> None:
-        producer = bench.producer()
+    def test_an_acker_that_is_told_to_stop_meanwhile_ends(
+        self, bench: Bench, entry: Edge, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(committer, "_CLOSE_S", 0.01)
         bench.store.refusing = "the disk is full"
-        producer.append("a")
+        bench.producer().append("a")
         bench.until(lambda: bench.stats()["store_trouble"])
-        bench.committer._stop.set()
         bench.acker.close()
         assert bench.acker.router.closed
 

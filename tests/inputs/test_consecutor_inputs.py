@@ -87,12 +87,13 @@ def client(code: str, endpoint: str) -> str:
 
 PUSH = """
 import sys, zmq, json
-socket = zmq.Context().socket(zmq.PUSH)
+context = zmq.Context()
+socket = context.socket(zmq.PUSH)
 socket.connect(sys.argv[1])
 for number in range(100):
     socket.send_multipart([json.dumps(2 * number).encode(), json.dumps(2 * number + 1).encode()])
 socket.close()
-zmq.Context.instance().term()
+context.term()
 """
 
 REQ = """

@@ -161,13 +161,19 @@ def test_whoever_waits_is_told_when_the_consecutor_takes_no_more(acker: FakeAcke
         feeder.submit(encode(3), 1, Ends())
 
 
-def test_a_receipt_that_comes_after_the_refusal_still_counts(acker: FakeAcker, feeder: Feeder) -> None:
+def test_a_receipt_that_comes_after_the_refusal_still_counts(
+    acker: FakeAcker, feeder: Feeder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consecutiond.feeder._GRACE_S", 60.0)
     acker.silent = True
     end = Ends()
     feeder.submit(encode(1), 1, end)
     until(lambda: acker.batches)
     acker.refuse("it is being stopped")
     until(lambda: feeder.error)
+    # Time for the feeder to look, as it does five times a second.
+    until(lambda before=feeder._next_look: feeder._next_look > before + 0.4)
+    assert not end
     acker.release()
     until(lambda: end)
     assert end == [(None, 1)]

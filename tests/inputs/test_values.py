@@ -105,6 +105,7 @@ def test_a_deep_but_bearable_value_is_taken_everywhere() -> None:
     assert values.json_lines(deep + b"\n" + deep, encode).bad is None
     assert values.json_array(b"[" + deep + b"]", encode).bad is None
     assert values.frames([pack(json.loads(deep))], "msgpack", encode).bad is None
+    assert values.json_lines(b"1\n" + nested(MAX_DEPTH + 1), encode).bad.number == 2
     wide = json.dumps([[number] for number in range(500)]).encode()
     assert values.json_value(wide, encode).bad is None, "wide is not deep"
 

@@ -1,8 +1,11 @@
 """The ZeroMQ server: what clients send is recorded or refused, and no client harms another."""
 
+import contextlib
 import logging
+import os
 import socket as sockets
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -158,15 +161,18 @@ def test_a_backlog_that_is_full_stops_the_reading(
 def test_stop_takes_what_has_arrived_and_returns_when_it_is_recorded(
     serve: Serve, context: Context, acker: FakeAcker
 ) -> None:
+    acker.silent = True
     server = serve(PULL)
     push = connect(context, zmq.PUSH, server)
-    for number in range(5000):
+    for number in range(17_500):
         push.send(pack(number))
-    until(lambda: server.counts.taken > 0)
-    push.close(linger=-1)
-    time.sleep(0.2)
-    server.stop()
-    assert acker.values == list(range(5000))
+    until(lambda: server.counts.taken > 16_000 and not server._reading)
+    assert server.counts.taken < 17_500, "the rest is on its way"
+    stopping = threading.Thread(target=server.stop, args=(60,))
+    stopping.start()
+    acker.release()
+    stopping.join(60)
+    assert acker.values == list(range(17_500))
 
 
 # --- ROUTER -------------------------------------------------------------------------------------------------------
@@ -299,6 +305,24 @@ def test_the_socket_of_an_ipc_place_is_for_this_user_and_replaces_a_stale_one(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     push.send(pack(1))
     until(lambda: acker.values == [1])
+
+
+def test_garbage_on_the_port_and_a_frame_over_the_limit_harm_nobody(
+    serve: Serve, context: Context, acker: FakeAcker
+) -> None:
+    server = serve(f"{PULL}?max_frame=1000")
+    host, port = server.endpoint.removeprefix("tcp://").split(":")
+    # What an ancient client would send: an identity of no bytes, and a message of one.
+    ancient = b"\x01\x00" + b"\x02\x00\x07"
+    with contextlib.ExitStack() as stack:
+        for number in range(100):
+            connection = stack.enter_context(sockets.create_connection((host, int(port))))
+            # The server may have hung up on it already.
+            with contextlib.suppress(OSError):
+                connection.sendall(os.urandom(number * 10) if number else ancient)
+        connect(context, zmq.PUSH, server).send(pack(b"x" * 2000))
+        connect(context, zmq.PUSH, server).send(pack("good"))
+        until(lambda: acker.values == ["good"])
 
 
 @pytest.fixture

@@ -164,9 +164,9 @@ class TestCredit:
                 most[1] = max(most[1], len(buffer))
                 if number % 20 == 0:
                     below.pump()
-                if number >= 1500:
-                    below.limit = 1000
-                elif len(port.unsent) >= _MOST_UNSENT:
+                if number == 1500:
+                    below.grant(limit=1000)
+                elif number < 1500 and len(port.unsent) >= _MOST_UNSENT:
                     below.grant(limit=below.limit + 1)
 
         bench.start(node(process), "b", batch_bytes=1000)
