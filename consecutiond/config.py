@@ -1,9 +1,9 @@
 """The one definition of every option: its name, default, range, unit and meaning."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from consecutiond_broker.errors import ConsecutiondError
@@ -72,22 +72,3 @@ class Settings(BaseSettings):
             return check_id(value) if value else value
         except RunDirError as error:
             raise ValueError(str(error)) from None
-
-
-def load_settings(options: dict[str, Any]) -> Settings:
-    """Make the settings from options given in code, then the environment, then the defaults.
-
-    Raises:
-        ConfigError: with every fault, each by its option.
-    """
-    try:
-        return Settings(**options)
-    except ValidationError as error:
-        lines = []
-        for fault in error.errors():
-            name = ".".join(str(part) for part in fault["loc"])
-            if fault["type"] == "extra_forbidden":
-                lines.append(f"  {name}: there is no such option; there are {', '.join(sorted(Settings.model_fields))}")
-            else:
-                lines.append(f"  {name}: {fault['msg'].removeprefix('Value error, ')} (given: {fault['input']!r})")
-        raise ConfigError("the configuration is wrong:\n" + "\n".join(lines)) from None

@@ -75,7 +75,6 @@ class Consecutor:
         self.last: Summary | None = None
         self.target = target
         self.options = options if architecture is None else {"architecture": architecture, **options}
-        self._settings: Settings | None = None
         self._effective: Effective | None = None
         self._session: Session | None = None
         self._lock = threading.Lock()
@@ -99,7 +98,6 @@ class Consecutor:
         from consecutiond.effective import resolve
 
         self._effective = resolve(self.options, given, defaults)
-        self._settings = self._effective.settings
 
     @property
     def effective(self) -> "Effective":
@@ -114,11 +112,7 @@ class Consecutor:
     @property
     def settings(self) -> "Settings":
         """The effective options."""
-        if self._settings is None:
-            from consecutiond.config import load_settings
-
-            self._settings = load_settings(self.options)
-        return self._settings
+        return self.effective.settings
 
     def register_output(self, name: str, container: Container) -> Self:
         """Have everything that nodes `write` under a name appended to a container.

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from consecutiond import Consecutor, Node
-from consecutiond.config import ConfigError, Settings, load_settings
+from consecutiond.config import ConfigError, Settings
+from consecutiond.effective import resolve
 from consecutiond.rundir import RunDir
 
 
@@ -18,17 +19,17 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_defaults_are_durable_and_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    settings = load_settings({})
+    settings = resolve({}).settings
     assert (settings.architecture, settings.store, settings.durability) == ("process", "sqlite", "durable")
     assert RunDir(settings.dir, "x").path == tmp_path / ".consecution" / "x"
     assert (settings.id, settings.max_attempts) == ("", 3)
 
 
-def test_code_wins_over_the_environment_and_that_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_wins_over_code_and_that_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONSECUTIOND_MAX_PENDING", "7")
     monkeypatch.setenv("CONSECUTIOND_MAX_ATTEMPTS", "8")
-    settings = load_settings({"max_pending": 9})
-    assert (settings.max_pending, settings.max_attempts) == (9, 8)
+    settings = resolve({"max_pending": 9, "batch_items": 9}).settings
+    assert (settings.max_pending, settings.max_attempts, settings.batch_items) == (7, 8, 9)
     assert settings.edge_window == Settings.model_fields["edge_window"].default
 
 
@@ -40,9 +41,11 @@ def test_a_directory_is_made_absolute_where_it_is_given(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/the/home")
     options: dict[str, Any] = {"dir": Path("runs")} if source == "code" else {}
-    monkeypatch.setenv("CONSECUTIOND_DIR", "runs")
-    assert load_settings(options).dir == tmp_path / "runs"
-    assert load_settings({"dir": Path("~/runs")}).dir == Path("/the/home/runs")
+    if source == "environment":
+        monkeypatch.setenv("CONSECUTIOND_DIR", "runs")
+    assert resolve(options).settings.dir == tmp_path / "runs"
+    monkeypatch.delenv("CONSECUTIOND_DIR", raising=False)
+    assert resolve({"dir": Path("~/runs")}).settings.dir == Path("/the/home/runs")
 
 
 def test_every_bad_option_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,19 +56,21 @@ def test_every_bad_option_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -
         "architecture": "cloud",
     }  # fmt: skip
     with pytest.raises(ConfigError) as caught:
-        load_settings(bad)
+        resolve(bad)
     first, *lines = str(caught.value).splitlines()
     assert first == "the configuration is wrong:"
-    assert {line.split(":")[0].strip() for line in lines} == {*bad, "edge_window"}
+    assert {line.split(":")[0].strip() for line in lines} == {*bad, "CONSECUTIOND_EDGE_WINDOW"}
     assert len(lines) == len(bad) + 1
     text = str(caught.value)
     for given in ("'a/b'", "'maybe'", "0", "5000", "'none'", "'cloud'"):
         assert f"(given: {given})" in text
 
 
-def test_an_unknown_option_is_answered_with_those_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"max_pendng: there is no such option; there are .*max_pending"):
-        load_settings({"max_pendng": 3})
+def test_an_unknown_option_is_answered_with_the_near_one_or_all_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"max_pendng: there is no such option; did you mean max_pending\?"):
+        resolve({"max_pendng": 3})
+    with pytest.raises(ConfigError, match=r"xyz: there is no such option; there are .*max_pending"):
+        resolve({"xyz": 3})
 
 
 @pytest.mark.parametrize("name", [n for n, field in Settings.model_fields.items() if field.annotation is float])
@@ -73,17 +78,17 @@ def test_an_unknown_option_is_answered_with_those_there_are() -> None:
 def test_no_time_is_endless(name: str, value: object) -> None:
     """The plan file could not carry it, and no part would come up."""
     with pytest.raises(ConfigError, match=name):
-        load_settings({name: value})
+        resolve({name: value})
 
 
 @pytest.mark.parametrize("id", ["../up", "with space", ".hidden", "-dash", "x" * 65, "ü", "a\n"])
 def test_an_id_that_cannot_name_a_directory_is_refused_with_an_example(id: str) -> None:
     with pytest.raises(ConfigError, match=r"id: .*Try for example 'wordcount'"):
-        load_settings({"id": id})
+        resolve({"id": id})
 
 
 def test_settings_do_not_change_once_made() -> None:
-    settings = load_settings({})
+    settings = resolve({}).settings
     with pytest.raises(ValueError, match="frozen"):
         settings.max_pending = 3
 

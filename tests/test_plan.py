@@ -8,7 +8,8 @@ import pytest
 
 from consecutiond import Node
 from consecutiond.acker.options import AckerOptions
-from consecutiond.config import Settings, load_settings
+from consecutiond.config import Settings
+from consecutiond.effective import resolve
 from consecutiond.heartoptions import HeartOptions
 from consecutiond.plan import OUTPUT_EDGE, Places, Plan, input_edge, make_plan
 from consecutiond_broker.options import BrokerOptions, load_options
@@ -41,7 +42,7 @@ def plan_of(
     settings: Settings | None = None,
 ) -> Plan:  # fmt: skip
     graph = as_graph(graph)
-    return make_plan(graph, settings or load_settings({}), "target", outputs, places(directory), local_output=local)
+    return make_plan(graph, settings or resolve({}).settings, "target", outputs, places(directory), local_output=local)
 
 
 def diamond() -> Any:
@@ -206,7 +207,7 @@ def test_options_reach_the_parts_that_they_are_about(tmp_path: Path) -> None:
         "durability": "fast", "batch_items": 12, "batch_s": 0.3, "batch_bytes": 4096, "max_message": 1 << 17,
         "worker_window": 5, "edge_window": 6, "heartbeat_s": 0.25, "start_timeout_s": 3.0, "stop_timeout_s": 4.0,
     }  # fmt: skip
-    parts = plan_of(diamond(), tmp_path, settings=load_settings(given)).parts
+    parts = plan_of(diamond(), tmp_path, settings=resolve(given).settings).parts
     heart, acker, broker, worker = parts["heart"], parts["acker"], parts["broker-a-b"], parts["node-a.0"]
     assert (heart.start_timeout_s, heart.stop_timeout_s) == (3.0, 4.0)
     assert (acker.max_pending, acker.max_backlog, acker.max_attempts) == (11, 2048, 7)

@@ -1,12 +1,13 @@
 """The typer application; each verb is one function here and its work is in a module of its own."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from consecutiond import __version__
 from consecutiond.cli import exits
+from consecutiond.cli.options import with_options
+from consecutiond.effective import Given
 from consecutiond.rundir import check_id
 
 
@@ -35,12 +36,6 @@ app = typer.Typer(
 Target = Annotated[
     str, typer.Argument(metavar="TARGET", help="The graph: module:attribute, file.py:attribute or file.py.")
 ]
-Id = Annotated[str, typer.Option("--id", help="Name of the consecutor; default: the target's name.")]
-Dir = Annotated[
-    Path | None, typer.Option("--dir", help="Where consecutors keep their files.  [default: ./.consecution]")
-]
-Store = Annotated[str, typer.Option(help="Input log: sqlite, sqlite:////path or memory://.  [default: sqlite]")]
-Durability = Annotated[str, typer.Option(help="durable or fast.  [default: durable]")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -74,7 +69,9 @@ def _options(
         exits.STOPPED,
     ),
 )
+@with_options()
 def run(
+    given: Given,
     target: Target,
     inputs: Annotated[
         list[str] | None,
@@ -82,10 +79,6 @@ def run(
             metavar="INPUT", help="Files that are fed line by line; - is stdin, also the default in a pipe."
         ),
     ] = None,
-    id: Id = "",
-    dir: Dir = None,
-    store: Store = "",
-    durability: Durability = "",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.")] = False,
 ) -> None:
     """Run a graph in the foreground, to the end of its input; print its outputs, then a summary on stderr.
@@ -95,7 +88,7 @@ def run(
     """
     from consecutiond.cli.run import run_target
 
-    raise typer.Exit(run_target(target, inputs, _given(id, dir, store, durability), quiet=quiet))
+    raise typer.Exit(run_target(target, inputs, given, quiet=quiet))
 
 
 @app.command(
@@ -112,12 +105,10 @@ def run(
         exits.START_FAILED,
     ),
 )
+@with_options()
 def start(
+    given: Given,
     target: Target,
-    id: Id = "",
-    dir: Dir = None,
-    store: Store = "",
-    durability: Durability = "",
     detach: Annotated[bool, typer.Option("--detach", help="Return when every part is up.")] = False,
 ) -> None:
     """Run a graph as a daemon: in the foreground for a service manager, or detached for a shell.
@@ -127,7 +118,7 @@ def start(
     """
     from consecutiond.cli.start import start_target
 
-    raise typer.Exit(start_target(target, _given(id, dir, store, durability), detach=detach))
+    raise typer.Exit(start_target(target, given, detach=detach))
 
 
 @app.command(
@@ -140,18 +131,19 @@ def start(
         exits.STOPPED,
     ),
 )
+@with_options("dir")
 def push(
+    given: Given,
     id: Annotated[str, typer.Argument(metavar="ID", help="The running consecutor.")],
     inputs: Annotated[
         list[str] | None,
         typer.Argument(metavar="INPUT", help="Files that are fed line by line; - is stdin, the default."),
     ] = None,
-    dir: Dir = None,
 ) -> None:
     """Feed lines to a running consecutor; return when all are recorded in its log."""
     from consecutiond.cli.push import push_lines
 
-    raise typer.Exit(push_lines(id, inputs or ["-"], _given("", dir, "", "")))
+    raise typer.Exit(push_lines(check_id(id), inputs or ["-"], given))
 
 
 @app.command(
@@ -163,15 +155,16 @@ def push(
         exits.NOT_RUNNING,
     ),
 )
+@with_options("dir")
 def status(
+    given: Given,
     id: Annotated[str, typer.Argument(metavar="ID", help="One consecutor; default: all in the directory.")] = "",
-    dir: Dir = None,
     json: Json = False,
 ) -> None:
     """Show what runs, and that accepted = completed + failed + open."""
     from consecutiond.cli.status import show
 
-    raise typer.Exit(show(id, _given("", dir, "", ""), as_json=json))
+    raise typer.Exit(show(check_id(id) if id else id, given, as_json=json))
 
 
 @app.command(
@@ -183,9 +176,10 @@ def status(
         exits.NOT_RUNNING,
     ),
 )
+@with_options("dir", "stop_timeout_s")
 def stop(
+    given: Given,
     id: Annotated[str, typer.Argument(metavar="ID", help="The consecutor.")],
-    dir: Dir = None,
 ) -> None:
     """Stop a consecutor: take no more input, finish what is open, end every node in order, then every process.
 
@@ -194,12 +188,4 @@ def stop(
     """
     from consecutiond.cli.stop import stop_consecutor
 
-    raise typer.Exit(stop_consecutor(id, _given("", dir, "", "")))
-
-
-def _given(id: str, dir: Path | None, store: str, durability: str) -> dict[str, object]:
-    """Return the options that were given, so that the others come from the environment or their defaults."""
-    if id:
-        check_id(id)
-    options = {"id": id, "dir": dir, "store": store, "durability": durability}
-    return {name: value for name, value in options.items() if value}
+    raise typer.Exit(stop_consecutor(check_id(id), given))

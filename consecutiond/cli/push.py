@@ -1,20 +1,19 @@
 """``consecutiond push``: lines into a running consecutor."""
 
 import sys
-from typing import Any
 
 import zmq
 
 from consecutiond.cli import exits
 from consecutiond.cli.lines import check, lines
-from consecutiond.config import load_settings
+from consecutiond.effective import Given, resolve
 from consecutiond.feeder import Feeder
 from consecutiond.rundir import RunDir
 
 
-def push_lines(id: str, names: list[str], options: dict[str, Any]) -> int:
+def push_lines(id: str, names: list[str], given: Given) -> int:
     """Feed lines; return the exit code once all of them are recorded."""
-    settings = load_settings(options)
+    settings = resolve(given=given).settings
     directory = RunDir(settings.dir, id)
     if not directory.is_live():
         print(f"consecutiond: error: no consecutor {id!r} is running in {settings.dir}", file=sys.stderr)

@@ -1,19 +1,12 @@
-"""``consecutiond run``: a target in the foreground, fed with lines."""
+"""``consecutiond run``: a target in the foreground."""
 
-import sys
-from typing import Any
-
+from consecutiond.cli.feed import produce_of
 from consecutiond.cli.foreground import run_foreground
-from consecutiond.cli.lines import check, lines
 from consecutiond.cli.target import consecutor_of
+from consecutiond.effective import Given
 
 
-def run_target(target: str, inputs: list[str] | None, options: dict[str, Any], *, quiet: bool) -> int:
+def run_target(target: str, inputs: list[str] | None, given: Given, *, quiet: bool) -> int:
     """Run a target to the end of its input; return the exit code."""
-    names = inputs or ([] if sys.stdin.isatty() else ["-"])
-    check(names)
-    consecutor = consecutor_of(target, options)
-    progress = False if quiet else None
-    return run_foreground(
-        consecutor, lambda: consecutor.produce_from_iterable(lines(names), progress=progress), quiet=quiet
-    )
+    consecutor = consecutor_of(target, given.with_inputs(inputs or ()))
+    return run_foreground(consecutor, produce_of(consecutor, consecutor.settings, quiet=quiet), quiet=quiet)

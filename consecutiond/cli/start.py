@@ -2,17 +2,17 @@
 
 import os
 import sys
-from typing import Any
 
 from consecutiond.cli import exits
 from consecutiond.cli.target import consecutor_of
+from consecutiond.effective import Given
 from consecutiond.runtime import Runtime
 from consecutiond.supervision.root import root_argv
 
 
-def start_target(target: str, options: dict[str, Any], *, detach: bool) -> int:
+def start_target(target: str, given: Given, *, detach: bool) -> int:
     """Start a target's graph; detached, return when it is up, else become its root process."""
-    consecutor = consecutor_of(target, options)
+    consecutor = consecutor_of(target, given)
     names = tuple(consecutor.outputs) or None
     runtime = Runtime(consecutor.graph, consecutor.settings, target, names, local_output=False)
     runtime.prepare()

@@ -7,17 +7,17 @@ import msgspec
 
 from consecutiond.acker.stores import StoreError, read_only
 from consecutiond.cli import exits
-from consecutiond.config import load_settings
 from consecutiond.control import ControlError, ask
+from consecutiond.effective import Given, resolve
 from consecutiond.rundir import RunDir
 
 #: seconds to wait for a heart
 _TIMEOUT_S = 5.0
 
 
-def show(id: str, options: dict[str, Any], *, as_json: bool) -> int:
+def show(id: str, given: Given, *, as_json: bool) -> int:
     """Print the state of one consecutor, or of all."""
-    settings = load_settings(options)
+    settings = resolve(given=given).settings
     directories = [RunDir(settings.dir, id)] if id else RunDir.all(settings.dir)
     found = {directory.id: _state(directory) for directory in directories}
     if as_json:

@@ -1,11 +1,10 @@
 """``consecutiond stop``."""
 
 import sys
-from typing import Any
 
 from consecutiond.cli import exits
-from consecutiond.config import load_settings
 from consecutiond.control import ControlError, ask
+from consecutiond.effective import Given, resolve
 from consecutiond.rundir import RunDir
 from consecutiond.runtime import wait_dead
 
@@ -13,9 +12,9 @@ from consecutiond.runtime import wait_dead
 _GONE_S = 30.0
 
 
-def stop_consecutor(id: str, options: dict[str, Any]) -> int:
+def stop_consecutor(id: str, given: Given) -> int:
     """Drain and stop; return when every process is gone."""
-    settings = load_settings(options)
+    settings = resolve(given=given).settings
     directory = RunDir(settings.dir, id)
     if not directory.is_live():
         print(f"consecutiond: error: no consecutor {id!r} is running in {settings.dir}", file=sys.stderr)

@@ -8,6 +8,8 @@ import typer.main
 
 from consecutiond.cli import exits
 from consecutiond.cli.app import app
+from consecutiond.config import Settings
+from consecutiond.options import flag
 from consecutiond.reference import option_table
 from tests.docs.blocks import PAGES
 
@@ -29,12 +31,22 @@ def verbs() -> dict[str, Any]:
 def verb(name: str) -> Iterator[str]:
     """The arguments and options of one verb."""
     yield from ("| argument, option | meaning |", "|---|---|")
+    fields = []
     for parameter in verbs()[name].params:
+        if parameter.param_type_name == "option" and parameter.name in Settings.model_fields:
+            fields.append(parameter.name)
+            continue
         shown = parameter.metavar or parameter.name.upper()
         if parameter.param_type_name == "option":
             shown = ", ".join(parameter.opts)
             shown += "" if getattr(parameter, "is_flag", False) else f" {parameter.name.upper()}"
         yield f"| `{shown}` | {_cell(getattr(parameter, 'help', '') or '')} |"
+    if len(fields) == len(Settings.model_fields):
+        yield "| `--NAME VALUE` | every option of [configuration.md](configuration.md), with `-` for `_` |"
+    else:
+        yield from (
+            f"| `{flag(field)}` | {_cell(Settings.model_fields[field].description or '')} |" for field in fields
+        )
 
 
 def _cell(text: str) -> str:
