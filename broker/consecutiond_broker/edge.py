@@ -317,6 +317,15 @@ class Edge:
         return sum(len(receiver.held) - len(receiver.parked) for receiver in self.receivers.values())
 
     @property
+    def items(self) -> tuple[int, int]:
+        """Items in the queue, and items in the custody of receivers; other threads may ask, too."""
+        # Lists, made in one step, because the edge goes on meanwhile.
+        queued = [each for queue in (self.queue, *list(self.keyed.values())) for each in list(queue)]
+        held = [each for receiver in list(self.receivers.values()) for each in list(receiver.held.values())]
+        waiting, working = (sum(each.count - len(set(each.skip)) for each in part) for part in (queued, held))
+        return waiting, working
+
+    @property
     def parked(self) -> int:
         """Batches of the living acker that nodes hold."""
         return sum(

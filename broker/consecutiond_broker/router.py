@@ -11,10 +11,12 @@ import zmq
 
 from consecutiond_broker import wire
 from consecutiond_broker.cell import ALL, read_remains
+from consecutiond_broker.clock import SystemClock
 from consecutiond_broker.dealer import Dealer
 from consecutiond_broker.deaths import DeathWatch
 from consecutiond_broker.edge import Batch, Edge, Source
 from consecutiond_broker.errors import WireError
+from consecutiond_broker.meter import Meter
 from consecutiond_broker.options import BrokerOptions
 from consecutiond_broker.signals import Signals
 from consecutiond_broker.wake import Wake
@@ -55,6 +57,7 @@ class Broker:
         self._unsent: list[_Report] = []
         self._malformed = 0
         self._items = 0
+        self._meter = Meter(SystemClock())
         self.router = context.socket(zmq.ROUTER)
         for option, value in (
             (zmq.ROUTER_MANDATORY, 1), (zmq.ROUTER_HANDOVER, 1), (zmq.LINGER, 1000),
@@ -332,13 +335,17 @@ class Broker:
             log.debug("peer.unreachable name=%r", peer)
 
     def stats(self) -> dict[str, object]:
-        """Return the counters of the moment."""
+        """Return the counters of the moment: batches, items, and items settled per second of late."""
+        items_queued, items_held = self.edge.items
         return {
             "queued": self.edge.queued,
             "held": self.edge.held,
             "parked": self.edge.parked,
+            "items_queued": items_queued,
+            "items_held": items_held,
             "reports": len(self._kept),
             "items": self._items,
+            "rate": round(self._meter.rate(self._items), 3),
             "malformed": self._malformed,
         }
 
