@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
-from consecutiond_nodes import render, validation, wiring
+from consecutiond_nodes import endpoints, render, validation, wiring
 from consecutiond_nodes.errors import GraphError, PictureError, UnknownNodeError
 from consecutiond_nodes.keys import Keyed
 from consecutiond_nodes.routing import Outlet
@@ -61,6 +61,11 @@ class Graph(Wiring):
         return tuple(
             Edge(name, target) for name in self.nodes for outlet in self.outlets(name) for target in outlet.targets
         )
+
+    @property
+    def uris(self) -> dict[str, str]:
+        """The uris that `connect_with` has given to edges, by the name of the edge."""
+        return endpoints.Endpoints(self).uris
 
     @property
     def root(self) -> "Node":

@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 
+from consecutiond_nodes.endpoints import Endpoints
 from consecutiond_nodes.vertex import Vertex
 from consecutiond_nodes.wiring import Wiring
 
@@ -29,6 +30,7 @@ def faults(wiring: Wiring) -> list[str]:
         *_cycles(wiring),
         *_double_arrows(wiring),
         *_keyed_roots(wiring),
+        *Endpoints(wiring).faults,
     ]
 
 

@@ -1,6 +1,6 @@
 """The life of a node: what a user writes in it, and what the worker that runs it binds to it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
@@ -45,6 +45,10 @@ class Vertex:
     consecutor: str = ""
     _num_workers: int = 1
     _worker_key: Callable[[Any], Any] | None = None
+    #: what `connect_with` was given
+    _upstream_uri: str | Mapping[str, str] | None = None
+    _downstream_uri: str | Mapping[str, str] | None = None
+    _remote: bool = False
     _items: "Items | None" = None
     _push: Callable[[Any], None] | None = None
     _write: Callable[[str, Any], None] | None = None
@@ -195,6 +199,39 @@ class Vertex:
                 "give a whole number of workers, at least 1"
             )
         self._num_workers, self._worker_key = n_workers, key
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether its workers run on other machines."""
+        return self._remote
+
+    def connect_with(
+        self,
+        upstream_uri: str | Mapping[str, str] | None = None,
+        downstream_uri: str | Mapping[str, str] | None = None,
+        *,
+        remote: bool | None = None,
+    ) -> None:
+        """Choose the uris of the edges of this node, and say whether its workers run on other machines.
+
+        A uri is `tcp://ADDRESS:PORT` or `ipc://PATH`. It is for one edge: where a node has several on one side, give a
+        mapping from the name of the node at the other end. `"input"` stands for what feeds the first node, and
+        `"output"` for the outputs, to which one edge leads from all nodes that write.
+
+        Faults are reported with all others, when the graph is validated. What is None stays as it is.
+
+        Args:
+            upstream_uri: of the edges that lead here.
+            downstream_uri: of the edges that lead on.
+            remote: True leaves the workers to `consecutiond worker`, which is run on other machines.
+
+        """
+        if upstream_uri is not None:
+            self._upstream_uri = upstream_uri
+        if downstream_uri is not None:
+            self._downstream_uri = downstream_uri
+        if remote is not None:
+            self._remote = bool(remote)
 
     def bind(
         self,
