@@ -181,7 +181,7 @@ class Graph(Wiring):
             labels: what to write at arrows, by the name of the edge.
 
         """
-        return render.dot(self, labels)
+        return render.dot(render.picture_of(self, labels))
 
     def mermaid(self, labels: Mapping[str, str] | None = None) -> str:
         """Write the graph as a Mermaid flow chart, which many web pages draw.
@@ -190,7 +190,7 @@ class Graph(Wiring):
             labels: what to write at arrows, by the name of the edge.
 
         """
-        return render.mermaid(self, labels)
+        return render.mermaid(render.picture_of(self, labels))
 
     def plot(self, file_name: str | Path = "graph", kind: str | None = None) -> Path:
         """Draw the graph into a file, with graphviz.
@@ -251,7 +251,7 @@ class Graph(Wiring):
         return f"<Graph {', '.join([*names, *more])}>"
 
     def __str__(self) -> str:
-        return render.text(self)
+        return render.text(render.picture_of(self))
 
 
 class Node(Vertex):

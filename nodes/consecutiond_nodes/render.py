@@ -1,13 +1,15 @@
 """A graph as a picture: text for terminals, DOT for graphviz, Mermaid for documents."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple, Protocol
 
-from consecutiond_nodes.routing import Outlet, Router, describe
+from consecutiond_nodes.routing import Outlet, describe
 from consecutiond_nodes.vertex import Vertex
 
 #: where the input's arrow starts
 INPUT: Final = "input"
+#: where the arrow to the outputs starts: every node may write to them, on one edge
+ANY: Final = "*"
 
 
 class Drawable(Protocol):
@@ -29,32 +31,19 @@ class Drawable(Protocol):
         """Where the values of a node go."""
 
 
-def text(graph: Drawable) -> str:
-    """Draw a graph with one line for each node and one lane for each arrow on its way to a later node.
-
-    Args:
-        graph: any graph; of one with cycles, the arrows back are named and not drawn.
-
-    """
-    picture = _Lanes()
-    drawn: set[str] = set()
-    for name, node in graph.nodes.items():
-        drawn.add(name)
-        picture.merge(name)
-        outlets = graph.outlets(name)
-        targets = list(dict.fromkeys(target for outlet in outlets for target in outlet.targets))
-        back = [target for target in targets if target in drawn]
-        picture.node(name, _label(node) + "".join(f"  (back to {target})" for target in back))
-        picture.fork(name, [target for target in targets if target not in drawn], _routes(outlets))
-    return "\n".join([*picture.lines, *(f"! {mistake.splitlines()[0]}" for mistake in graph.mistakes)])
-
-
 class Arrow(NamedTuple):
     """One arrow of a picture: one edge of the running graph, with one broker and one socket."""
 
     source: str
     target: str
-    router: Router | None = None
+    #: the router that chooses among this arrow and others, in words
+    router: str = ""
+    #: which of the ways out of its source it belongs to; a router chooses among the arrows of one way
+    way: int = 0
+    #: where its broker listens, if that is known
+    uri: str = ""
+    #: what else is written at it
+    label: str = ""
 
     @property
     def edge(self) -> str:
@@ -62,63 +51,118 @@ class Arrow(NamedTuple):
         return f"{self.source}->{self.target}"
 
 
-def arrows(graph: Drawable) -> list[Arrow]:
-    """List the arrows of a graph; the first, one for each root, is that of the input.
+class Picture(NamedTuple):
+    """What is drawn. Arrows may begin and end at what is no node: the input, and the outputs."""
 
-    Args:
-        graph: any graph.
+    #: what is written in each node, by its name, in topological order
+    nodes: Mapping[str, str]
+    arrows: tuple[Arrow, ...]
+    mistakes: tuple[str, ...] = ()
 
-    """
-    found = [Arrow(INPUT, str(root.name)) for root in graph.roots]
-    for name in graph.nodes:
-        for outlet in graph.outlets(name):
-            found += [Arrow(name, target, outlet.router) for target in outlet.targets]
-    return found
+    @property
+    def ends(self) -> list[str]:
+        """Where arrows begin and end that is no node."""
+        named = (end for arrow in self.arrows for end in (arrow.source, arrow.target))
+        return list(dict.fromkeys(end for end in named if end not in self.nodes))
 
 
-def dot(graph: Drawable, labels: Mapping[str, str] | None = None) -> str:
-    """Write a graph in the DOT language of graphviz; arrows of a router are dashed and bear its name.
+def picture_of(graph: Drawable, labels: Mapping[str, str] | None = None) -> Picture:
+    """Say what is drawn of a graph; the first arrows, one for each root, are those of the input.
 
     Args:
         graph: any graph.
         labels: what to write at arrows, by the name of the edge.
 
     """
-    lines = ["digraph {", "  rankdir=LR;", "  node [shape=box];", f"  {_quoted(INPUT)} [shape=plaintext];"]
-    lines += [f"  {_quoted(name)} [label={_quoted(_label(node))}];" for name, node in graph.nodes.items()]
-    for arrow in arrows(graph):
-        label = _arrow_label(arrow, labels)
-        marks = ["style=dashed"] * (arrow.router is not None) + [f"label={_quoted(label)}"] * bool(label)
+    found = [Arrow(INPUT, str(root.name)) for root in graph.roots]
+    for name in graph.nodes:
+        for way, outlet in enumerate(graph.outlets(name)):
+            router = describe(outlet.router) if outlet.router is not None else ""
+            found += [Arrow(name, target, router, way) for target in outlet.targets]
+    arrows = tuple(arrow._replace(label=(labels or {}).get(arrow.edge, "")) for arrow in found)
+    nodes = {name: node_label(str(node.name), node.num_workers) for name, node in graph.nodes.items()}
+    return Picture(nodes, arrows, graph.mistakes)
+
+
+def node_label(name: str, workers: int) -> str:
+    """Name a node and how many workers it has, if they are several."""
+    return f"{name} x{workers}" if workers > 1 else name
+
+
+def text(picture: Picture) -> str:
+    """Draw nodes with one line for each, and one lane for each arrow on its way to a later node.
+
+    Args:
+        picture: of a graph with cycles, the arrows back are named and not drawn; nor are input and outputs.
+
+    """
+    lanes = _Lanes()
+    drawn: set[str] = set()
+    leaving: dict[str, list[Arrow]] = {}
+    for arrow in picture.arrows:
+        if arrow.target in picture.nodes:
+            leaving.setdefault(arrow.source, []).append(arrow)
+    for name, label in picture.nodes.items():
+        drawn.add(name)
+        lanes.merge(name)
+        arrows = leaving.get(name, [])
+        targets = list(dict.fromkeys(arrow.target for arrow in arrows))
+        back = [target for target in targets if target in drawn]
+        lanes.node(name, label + "".join(f"  (back to {target})" for target in back))
+        lanes.fork(name, [target for target in targets if target not in drawn], _routes(arrows))
+    return "\n".join([*lanes.lines, *(f"! {mistake.splitlines()[0]}" for mistake in picture.mistakes)])
+
+
+def dot(picture: Picture) -> str:
+    """Write a picture in the DOT language of graphviz; arrows of a router are dashed and bear its name.
+
+    Args:
+        picture: the URIs of its arrows become tooltips.
+
+    """
+    lines = ["digraph {", "  rankdir=LR;", "  node [shape=box];"]
+    lines += [f"  {_quoted(end)} [{_end_marks(end)}];" for end in picture.ends]
+    lines += [f"  {_quoted(name)} [label={_quoted(label)}];" for name, label in picture.nodes.items()]
+    for arrow in picture.arrows:
+        label = _arrow_label(arrow)
+        marks = ["style=dashed"] * bool(arrow.router) + [f"label={_quoted(label)}"] * bool(label)
+        marks += [f"tooltip={_quoted(arrow.uri)}"] * bool(arrow.uri)
         style = f" [{', '.join(marks)}]" if marks else ""
         lines.append(f"  {_quoted(arrow.source)} -> {_quoted(arrow.target)}{style};")
     return "\n".join([*lines, "}"])
 
 
-def mermaid(graph: Drawable, labels: Mapping[str, str] | None = None) -> str:
-    """Write a graph as a Mermaid flow chart; arrows of a router are dotted and bear its name.
+def mermaid(picture: Picture) -> str:
+    """Write a picture as a Mermaid flow chart; arrows of a router are dotted and bear its name.
 
     Args:
-        graph: any graph.
-        labels: what to write at arrows, by the name of the edge.
+        picture: the URIs of its arrows become comments, since Mermaid has no place for them.
 
     """
     # names may be words of Mermaid, such as `end`: numbers cannot
-    keys = {name: f"n{number}" for number, name in enumerate(graph.nodes)}
-    lines = ["flowchart LR", f"  {INPUT}([{INPUT}])"]
-    lines += [f'  {keys[name]}["{_escaped(_label(node))}"]' for name, node in graph.nodes.items()]
-    for arrow in arrows(graph):
-        label = _escaped(_arrow_label(arrow, labels))
-        start, line = ("-.", ".->") if arrow.router is not None else ("--", "-->")
+    keys = {name: f"n{number}" for number, name in enumerate(picture.nodes)}
+    keys |= {end: end if end != ANY else "any" for end in picture.ends}
+    lines = ["flowchart LR", *(f"  {keys[end]}([{_end_label(end)}])" for end in picture.ends)]
+    lines += [f'  {keys[name]}["{_escaped(label)}"]' for name, label in picture.nodes.items()]
+    for arrow in picture.arrows:
+        label = _escaped(_arrow_label(arrow))
+        start, line = ("-.", ".->") if arrow.router else ("--", "-->")
         drawn = f'{start} "{label}" {line}' if label else "-->"
-        lines.append(f"  {keys.get(arrow.source, arrow.source)} {drawn} {keys[arrow.target]}")
+        lines += [f"  %% {arrow.edge} is {arrow.uri}"] * bool(arrow.uri)
+        lines.append(f"  {keys[arrow.source]} {drawn} {keys[arrow.target]}")
     return "\n".join(lines)
 
 
-def _arrow_label(arrow: Arrow, labels: Mapping[str, str] | None) -> str:
-    parts = [describe(arrow.router)] if arrow.router is not None else []
-    if labels is not None and arrow.edge in labels:
-        parts.append(labels[arrow.edge])
-    return ", ".join(parts)
+def _end_label(end: str) -> str:
+    return "any node" if end == ANY else end
+
+
+def _end_marks(end: str) -> str:
+    return "shape=plaintext" + (f", label={_quoted(_end_label(end))}" if end == ANY else "")
+
+
+def _arrow_label(arrow: Arrow) -> str:
+    return ", ".join(part for part in (arrow.router, arrow.label) if part)
 
 
 class _Lanes:
@@ -182,13 +226,12 @@ class _Lanes:
             self._lanes.pop()
 
 
-def _label(node: Vertex) -> str:
-    return f"{node.name} x{node.num_workers}" if node.num_workers > 1 else str(node.name)
-
-
-def _routes(outlets: tuple[Outlet, ...]) -> str:
-    routed = [outlet for outlet in outlets if outlet.router is not None]
-    return "; ".join(f"one of {', '.join(way.targets)} by {describe(way.router)}" for way in routed)
+def _routes(arrows: Iterable[Arrow]) -> str:
+    ways: dict[tuple[int, str], list[str]] = {}
+    for arrow in arrows:
+        if arrow.router:
+            ways.setdefault((arrow.way, arrow.router), []).append(arrow.target)
+    return "; ".join(f"one of {', '.join(targets)} by {router}" for (_, router), targets in ways.items())
 
 
 def _quoted(label: str) -> str:

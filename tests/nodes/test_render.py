@@ -68,7 +68,7 @@ def test_a_router_with_one_target_is_named():
 
 def test_the_same_graph_gives_the_same_picture():
     assert str(census()) == str(census())
-    assert render.dot(census()) == render.dot(census())
+    assert census().dot() == census().dot()
 
 
 def test_faulty_graphs_can_be_printed():
@@ -90,7 +90,7 @@ def test_a_chain_of_a_thousand_nodes_does_not_recurse():
 
 
 def test_dot():
-    assert render.dot(census()).splitlines() == [
+    assert census().dot().splitlines() == [
         "digraph {",
         "  rankdir=LR;",
         "  node [shape=box];",
@@ -111,7 +111,7 @@ def test_dot():
 
 
 def test_mermaid():
-    lines = render.mermaid(census()).splitlines()
+    lines = census().mermaid().splitlines()
     assert lines[0] == "flowchart LR"
     assert '  n1["tokenise x2"]' in lines
     assert "  input --> n0" in lines
@@ -120,14 +120,14 @@ def test_mermaid():
 
 
 def test_mermaid_escapes_what_it_would_read_as_markup():
-    text = render.mermaid(node("a") | [node("b"), lambda value: value])
+    text = (node("a") | [node("b"), lambda value: value]).mermaid()
     assert "&lt;lambda&gt;" in text
     assert "<lambda>" not in text
 
 
 def test_labels_stand_at_the_arrows_of_their_edges_beside_the_router():
     labels = {"input->read": "12/s", "tokenise->names": "3 queued", "no->where": "x"}
-    assert '  "input" -> "read" [label="12/s"];' in render.dot(census(), labels).splitlines()
+    assert '  "input" -> "read" [label="12/s"];' in census().dot(labels).splitlines()
     assert f'  "tokenise" -> "names" [style=dashed, label="{HERE}, 3 queued"];' in census().dot(labels).splitlines()
     assert '  input -- "12/s" --> n0' in census().mermaid(labels).splitlines()
     assert "x" not in census().dot({"no->where": "xyz"}).replace("x2", "").replace("plaintext", "").replace("box", "")
@@ -135,7 +135,7 @@ def test_labels_stand_at_the_arrows_of_their_edges_beside_the_router():
 
 def test_a_picture_has_exactly_one_arrow_for_each_edge_and_one_for_the_input():
     graph = census()
-    names = [arrow.edge for arrow in render.arrows(graph)]
+    names = [arrow.edge for arrow in render.picture_of(graph).arrows]
     assert names == ["input->read", *(edge.name for edge in graph.edges)]
 
 
@@ -169,3 +169,32 @@ def test_without_graphviz_plot_says_what_to_install_and_a_notebook_still_gets_te
 def test_a_notebook_gets_a_picture():
     bundle = census()._repr_mimebundle_(include=None, exclude=None)
     assert ET.fromstring(bundle["image/svg+xml"]).tag.endswith("svg")
+
+
+def picture():
+    """A picture of a running graph: with outputs, and with the URI of each edge."""
+    arrows = render.Arrow("input", "a", uri="ipc://1"), render.Arrow("a", "b", uri="ipc://2", label="5/s")
+    return render.Picture({"a": "a", "b": "b x2"}, (*arrows, render.Arrow("*", "output", uri="inproc://3")))
+
+
+def test_the_outputs_are_one_arrow_from_any_node_as_they_are_one_edge():
+    assert '  "*" [shape=plaintext, label="any node"];' in render.dot(picture()).splitlines()
+    assert '  "*" -> "output" [tooltip="inproc://3"];' in render.dot(picture()).splitlines()
+    assert "  any --> output" in render.mermaid(picture()).splitlines()
+    assert render.text(picture()) == "●  a\n●  b x2"
+
+
+def test_uris_are_tooltips_in_dot_and_comments_in_mermaid():
+    assert '  "a" -> "b" [label="5/s", tooltip="ipc://2"];' in render.dot(picture()).splitlines()
+    lines = render.mermaid(picture()).splitlines()
+    assert lines[lines.index("  %% a->b is ipc://2") + 1] == '  n0 -- "5/s" --> n1'
+
+
+@pytest.mark.skipif(not HAS_DOT, reason="graphviz is not installed")
+def test_the_uri_of_an_arrow_is_in_its_drawing():
+    from consecutiond_nodes.picture import draw
+
+    svg = ET.fromstring(draw(render.dot(picture()), "svg"))
+    assert {"ipc://1", "ipc://2", "inproc://3"} <= {
+        link.get("{http://www.w3.org/1999/xlink}title") for link in svg.iter("{http://www.w3.org/2000/svg}a")
+    }
