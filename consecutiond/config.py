@@ -34,6 +34,11 @@ class Settings(BaseSettings):
         description="what stdin and files hold: `lines` of text, each an item without its end; `ndjson`: a JSON value "
         "on each line; `msgpack` values, one after the other",
     )
+    tracking: bool = Field(
+        True,
+        description="`false`: nothing is recorded and nothing tracked, so each item is processed at most once; what "
+        "fails or is in a part that dies is counted and gone; faster",
+    )
     store: str = Field(
         "sqlite", description="the input log: `sqlite` (in the directory), `sqlite:////path` or `memory://`"
     )

@@ -25,16 +25,16 @@ class StateError(ConsecutiondError):
 class Summary:
     """What a run came to; counts are of this run alone.
 
-    ``accepted + taken_over = completed + failed + open`` always holds.
+    ``accepted + taken_over = completed + failed + open`` always holds, unless nothing is tracked.
     """
 
     #: roots accepted
     accepted: int
     #: roots that an earlier run had left open
     taken_over: int
-    #: roots whose trees are complete
-    completed: int
-    #: roots kept as failed
+    #: roots whose trees are complete; None when nothing is tracked, since nobody can know
+    completed: int | None
+    #: roots kept as failed; when nothing is tracked: items that failed, and were not tried again
     failed: int
     #: roots that stay in the log
     open: int
@@ -44,6 +44,8 @@ class Summary:
     node_errors: list[tuple[str, str, str]] = field(default_factory=list)
     #: the acker's own counters
     stats: dict[str, Any] = field(default_factory=dict)
+    #: items that went down with a part; only when nothing is tracked, else these are tried again
+    lost: int = 0
 
 
 class Consecutor:
@@ -289,12 +291,12 @@ class Consecutor:
             InputUriError: the uri is wrong, or not safe.
             InputError: the place cannot be used.
         """
-        from consecutiond.inputs.httpserver import HttpServer
+        from consecutiond.inputs.opening import open_server
         from consecutiond.inputs.uris import parse_http
         from consecutiond.serving import serve
 
         parsed = parse_http(uri)
-        return serve(self, lambda feeder: HttpServer(parsed, feeder))
+        return serve(self, lambda feeder: open_server(parsed, feeder))
 
     def produce_from_tcp(self, uri: str) -> Summary | None:
         """Feed what ZeroMQ clients send; returns as `produce_from_http` does.
@@ -302,12 +304,12 @@ class Consecutor:
         Args:
             uri: ``tcp://127.0.0.1:5555`` or ``ipc:///path``; ``?type=router`` answers each message with a receipt.
         """
+        from consecutiond.inputs.opening import open_server
         from consecutiond.inputs.uris import parse_zmq
-        from consecutiond.inputs.zmqserver import ZmqServer
         from consecutiond.serving import serve
 
         parsed = parse_zmq(uri)
-        return serve(self, lambda feeder: ZmqServer(parsed, feeder))
+        return serve(self, lambda feeder: open_server(parsed, feeder))
 
     def expose_cli(self, argv: Sequence[str] | None = None) -> None:
         """Make the script that calls this a program: read its command line, run, and end the process.

@@ -250,7 +250,7 @@ class Feeder:
         recorder = self._recorder = Recorder(self._context, self._uri, inside=False)
         poller = zmq.Poller()
         poller.register(self._wake, zmq.POLLIN)
-        recorder.dealer.register(poller)
+        recorder.register(poller)
         ended = False
         while not self._closing:
             self._send(recorder)

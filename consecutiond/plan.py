@@ -9,6 +9,7 @@ import msgspec
 from consecutiond.acker.options import AckerOptions
 from consecutiond.config import Settings
 from consecutiond.heartoptions import HeartOptions
+from consecutiond.inputs.options import InputOptions
 from consecutiond.supervision.states import HEART, Program
 from consecutiond_broker.options import BrokerOptions
 from consecutiond_nodes.graph import Graph
@@ -18,6 +19,7 @@ from consecutiond_nodes.worker import EdgeEnd, WorkerOptions
 OUTPUT_EDGE: Final = "*->output"
 ACKER: Final = "acker"
 OUTPUT: Final = "output"
+INPUT: Final = "input"
 
 #: threads that numerical libraries may start in a child: none of the parts computes with them
 _ONE_THREAD: Final = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -49,6 +51,8 @@ class Places(msgspec.Struct, frozen=True):
     supervisor_socket: str
     #: the store's URL
     store: str
+    #: URI at which the heart can be asked for a stop; empty where the calling process listens itself
+    kill_uri: str = ""
 
 
 def input_edge(graph: Graph) -> str:
@@ -64,6 +68,7 @@ def make_plan(
     places: Places,
     *,
     local_output: bool,
+    input_uri: str = "",
 ) -> Plan:
     """Decide every process, socket and option.
 
@@ -74,8 +79,9 @@ def make_plan(
         outputs: names of the registered outputs; None takes every name; an empty tuple has no output edge.
         places: where things are.
         local_output: the containers are in the calling process, which runs the output worker itself.
+        input_uri: where a program of its own takes input from clients; empty for a consecutor that is fed otherwise.
     """
-    return _Planner(graph, settings, target, outputs, places).make(local_output=local_output)
+    return _Planner(graph, settings, target, outputs, places).make(local_output=local_output, input_uri=input_uri)
 
 
 def _plain_names(edges: Iterable[str]) -> dict[str, str]:
@@ -126,14 +132,15 @@ class _Planner:
             "heartbeat_s": settings.heartbeat_s,
         }
 
-    def make(self, *, local_output: bool) -> Plan:
+    def make(self, *, local_output: bool, input_uri: str) -> Plan:
         acker = self._acker()
         brokers = [self._broker(name) for name in self.edges]
         workers = [self._worker(name, worker) for name in self.graph.nodes for worker in self.workers[name]]
         output = self._output() if OUTPUT_EDGE in self.edges else None
         if output is not None and not local_output:
             workers.append(output)
-        parts: list[AckerOptions | BrokerOptions | WorkerOptions] = [acker, *brokers, *workers]
+        inputs = [self._input(input_uri)] if input_uri else []
+        parts: list[AckerOptions | BrokerOptions | WorkerOptions | InputOptions] = [acker, *brokers, *workers, *inputs]
         local = (OUTPUT,) if output is not None and local_output else ()
         known = tuple(part.part for part in parts) + local
         heart = HeartOptions(
@@ -141,6 +148,7 @@ class _Planner:
             supervisor_socket=self.places.supervisor_socket, pid_dir=self.places.pid_dir,
             parts=known, local_parts=known if self.settings.architecture == "thread" else local,
             start_timeout_s=self.settings.start_timeout_s, stop_timeout_s=self.settings.stop_timeout_s,
+            input_part=INPUT if inputs else "", kill_uri=self.places.kill_uri, kill_tiers=self._kill_tiers(),
         )  # fmt: skip
         programs = (
             self._program(HEART, "consecutiond.supervision.heart", 1, autorestart=True),
@@ -150,6 +158,7 @@ class _Planner:
                 self._program(part.part, "consecutiond.output" if part.part == OUTPUT else "consecutiond_nodes", 30)
                 for part in workers
             ),
+            *(self._program(part.part, "consecutiond.inputs", 40) for part in inputs),
         )
         options: dict[str, Any] = {part.part: part for part in parts} | {HEART: heart}
         return Plan(options, programs, self.acker_uri, self.control_uri, output)
@@ -161,10 +170,12 @@ class _Planner:
     def _acker(self) -> AckerOptions:
         s = self.settings
         return AckerOptions(
-            part=ACKER, uri=self.acker_uri, store=self.places.store, durability=s.durability,
+            part=ACKER, uri=self.acker_uri, store=self.places.store if s.tracking else "memory://",
+            durability=s.durability,
             reach=self._reach(), input_edge=self.input_edge, targets=self.edges, nodes=self.workers,
             max_pending=s.max_pending, max_backlog=s.max_backlog, max_attempts=s.max_attempts,
             retry_backoff_s=s.retry_backoff_s, retry_backoff_max_s=s.retry_backoff_max_s,
+            tracking=s.tracking, input_uri="" if s.tracking else self.uris[self.input_edge],
             max_message=2 * s.max_message, **self.common,
         )  # fmt: skip
 
@@ -173,6 +184,13 @@ class _Planner:
             part=f"broker-{self.plain[name]}", edge=name, uri=self.uris[name], acker_uri=self.acker_uri,
             window=self.settings.edge_window, acker_window=2 * self.settings.edge_window,
             max_message=2 * self.settings.max_message, **self.common,
+        )  # fmt: skip
+
+    def _input(self, uri: str) -> InputOptions:
+        s = self.settings
+        return InputOptions(
+            part=INPUT, uri=uri, acker_uri=self.acker_uri, control_uri=self.control_uri, batch_items=s.batch_items,
+            batch_bytes=s.batch_bytes, max_message=s.max_message, start_timeout_s=s.start_timeout_s, **self.common,
         )  # fmt: skip
 
     def _worker(self, node: str, worker: str) -> WorkerOptions:
@@ -197,11 +215,23 @@ class _Planner:
             part=part, worker=worker, node=node, target=self.target,
             upstream=tuple(self._end(name) for name in upstream), downstream=downstream, output=output,
             outputs=self.outputs, acker_uri=self.acker_uri, window=s.worker_window, batch_items=s.batch_items,
-            batch_s=s.batch_s, batch_bytes=s.batch_bytes, max_message=s.max_message, consecutor=s.id, **self.common,
+            batch_s=s.batch_s, batch_bytes=s.batch_bytes, max_message=s.max_message, consecutor=s.id, tracking=s.tracking,
+            **self.common,
         )  # fmt: skip
 
     def _end(self, name: str) -> EdgeEnd:
         return EdgeEnd(name, self.uris[name])
+
+    def _kill_tiers(self) -> tuple[tuple[str, ...], ...]:
+        """Return the parts of all nodes by depth: every node comes after all that it gets items from."""
+        depths: dict[str, int] = {}
+        for node in self.graph.nodes:  # topological
+            above = [depths[edge.upstream] for edge in self.graph.edges if edge.downstream == node]
+            depths[node] = max(above, default=-1) + 1
+        tiers: list[list[str]] = [[] for _ in range(max(depths.values()) + 1)]
+        for node, depth in depths.items():
+            tiers[depth] += [f"node-{worker}" for worker in self.workers[node]]
+        return tuple(map(tuple, tiers))
 
     def _reach(self) -> dict[str, tuple[str, ...]]:
         """For every edge: the edges at which a root can enter and come to it."""

@@ -23,6 +23,8 @@ from consecutiond_nodes.graph import Graph
 
 #: seconds that the root may take to stop everything after it was asked to
 _SHUTDOWN_S = 30.0
+#: seconds that a heart may take, after a drain was cut off, to kill the workers
+_CUT_S = 15.0
 
 
 class StartError(ConsecutiondError):
@@ -38,6 +40,7 @@ class Runtime:
         target: how workers import the graph.
         outputs: names of the registered outputs; None takes every name.
         local_output: the containers are in this process.
+        input_uri: where a program of its own takes input from clients, if one is to do so.
     """
 
     def __init__(
@@ -48,8 +51,10 @@ class Runtime:
         outputs: tuple[str, ...] | None,
         *,
         local_output: bool,
+        input_uri: str = "",
     ) -> None:
         self.settings = settings
+        self._input_uri = input_uri
         self.dir = RunDir(settings.dir, settings.id)
         self._graph, self._target, self._outputs, self._local_output = graph, target, outputs, local_output
         self.process: subprocess.Popen[bytes] | None = None
@@ -72,26 +77,37 @@ class Runtime:
         places = Places(
             uri=self._uri, plan=str(self.dir.plan), pid_dir=str(self.dir.pid_dir),
             supervisor_socket=str(self.dir.supervisor_socket), store=self._store_url(),
+            kill_uri="" if self._local_output else self.kill_uri,
         )  # fmt: skip
         self.plan = make_plan(
-            self._graph, self.settings, self._target, self._outputs, places, local_output=self._local_output
-        )
+            self._graph, self.settings, self._target, self._outputs, places, local_output=self._local_output,
+            input_uri=self._input_uri,
+        )  # fmt: skip
         self.dir.plan.write_bytes(self.plan.to_json())
         self._write_root_configuration()
 
     def _warn_of_leftovers(self) -> None:
-        leftovers, left_open = self.dir.leftovers(), self.logged().get("open", 0)
+        leftovers, left_open = self.dir.leftovers(), self._logged().get("open", 0)
         if leftovers is not None:
             print(
                 f"consecutiond: warning: {leftovers}; nothing of it is alive. Its log is taken over, stale files "
                 "are removed.",
                 file=sys.stderr,
             )
-        if left_open:
+        if left_open and self.settings.tracking:
             print(f"consecutiond: {left_open:,} open item(s) of an earlier run are taken over", file=sys.stderr)
+        elif left_open:
+            print(
+                f"consecutiond: warning: {left_open:,} open item(s) of an earlier run stay in its log: with "
+                "tracking = false the log is not used",
+                file=sys.stderr,
+            )
 
     def logged(self) -> dict[str, int]:
-        """Return the counts of the log in the directory; nothing if there is none, or none that can be read."""
+        """Return the counts of the log; nothing if there is none, none that can be read, or none that is used."""
+        return self._logged() if self.settings.tracking else {}
+
+    def _logged(self) -> dict[str, int]:
         if self.settings.store != "sqlite" or not self.dir.store.exists():
             return {}
         try:
@@ -139,6 +155,11 @@ class Runtime:
         """Hand the lock over to whoever becomes the root by `exec`."""
         return self._lock_fd
 
+    @property
+    def kill_uri(self) -> str:
+        """Where a stop can be asked for: of the heart in a daemon, else of the process that has the input."""
+        return self.dir.socket_uri("kill")
+
     def wait_ready(self) -> None:
         """Return when every part is up.
 
@@ -158,19 +179,24 @@ class Runtime:
         """Return what the heart knows."""
         return ask(self.plan.control_uri, "status", 10, self.alive)
 
-    def stop(self) -> dict[str, Any]:
-        """Have the graph drained and everything stopped; return the last word of the acker, if it came."""
-        return self._request("stop", self.settings.stop_timeout_s + 5)
+    def stop(self, stop_s: float | None = None) -> dict[str, Any]:
+        """Have the graph drained and everything stopped; return the last word of the acker, if it came.
+
+        Args:
+            stop_s: seconds after which what is not done is cut off; None takes the option ``stop_timeout_s``.
+        """
+        seconds = self.settings.stop_timeout_s if stop_s is None else stop_s
+        return self._request("stop", seconds + _CUT_S, f"{seconds:.3f}".encode())
 
     def shutdown(self) -> None:
         """Stop every process, now, in order."""
         self._request("shutdown", 5)
 
-    def _request(self, verb: str, timeout_s: float) -> dict[str, Any]:
+    def _request(self, verb: str, timeout_s: float, args: bytes = b"") -> dict[str, Any]:
         if not self.alive():
             return {}
         try:
-            return ask(self.plan.control_uri, verb, timeout_s, self.alive)
+            return ask(self.plan.control_uri, verb, timeout_s, self.alive, args)
         except ControlError:
             # No heart to ask, or it was gone before it could answer.
             self._give_up()

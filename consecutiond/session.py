@@ -21,7 +21,7 @@ from consecutiond_nodes import importer
 
 if TYPE_CHECKING:
     from consecutiond.consecutor import Consecutor, Summary
-    from consecutiond.serving import Server
+    from consecutiond.inputs.opening import Server
 
 
 class Session:
@@ -168,8 +168,12 @@ class Session:
 
         base, last = self._base, {**self._last, **self.runtime.logged()}
         gained = {name: (last.get(name) or 0) - (base.get(name) or 0) for name in ("accepted", "completed", "failed")}
+        completed: int | None = gained.pop("completed")
+        lost = 0
+        if not self.runtime.settings.tracking:
+            completed, lost = None, last.get("lost") or 0
         return Summary(
-            **gained, taken_over=base.get("open") or 0, open=last.get("open") or 0,
+            **gained, completed=completed, lost=lost, taken_over=base.get("open") or 0, open=last.get("open") or 0,
             seconds=self._ended - self._began, stats=last,
             node_errors=[tuple(error) for error in last.get("node_errors", [])],
         )  # fmt: skip

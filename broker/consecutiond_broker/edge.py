@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from consecutiond_broker import spans
 from consecutiond_broker.cell import ALL, Remains
+from consecutiond_broker.wire import UNTRACKED
 
 #: A batch that any receiver may have.
 ANY: Final = -1
@@ -57,8 +58,15 @@ class Batch:
         self.partition = partition
         self.skip: tuple[int, ...] = ()
 
+    @property
+    def untracked(self) -> bool:
+        """Whether nobody tracks its items: none of them may be processed twice."""
+        return self.acker_epoch == UNTRACKED
+
     def roots(self, positions: set[int]) -> bytes:
-        """Return the root keys of some of its items."""
+        """Return the root keys of some of its items; when they are not tracked, as many zeros."""
+        if self.untracked:
+            return bytes(8 * len(positions))
         return spans.of_items(self.frames[0], self.born[2], positions, self.count)
 
 
@@ -87,6 +95,8 @@ class Verdict(NamedTuple):
     failed: list[tuple[Batch, int]]
     #: the batch, and the position of the suspect; without it the batch goes to another receiver in the same trees
     redelivered: list[tuple[Batch, int]]
+    #: untracked batches, and the positions of items before the suspect, whose outputs are gone with the receiver
+    lost: list[tuple[Batch, set[int]]]
 
 
 class Edge:
@@ -276,9 +286,9 @@ class Edge:
         """
         receiver = self.receivers.pop(peer, None)
         if receiver is None:
-            return Verdict([], [])
+            return Verdict([], [], [])
         self._turn.remove(peer)
-        verdict = Verdict([], [])
+        verdict = Verdict([], [], [])
         for seq, batch in sorted(receiver.held.items()):
             suspect = remains.position if remains is not None and remains.delivery == seq else -1
             if suspect >= batch.count and suspect != ALL:
@@ -286,7 +296,10 @@ class Edge:
             if suspect == ALL:
                 verdict.failed.append((batch, ALL))
                 continue
-            if remains is None or seq <= remains.outputs:
+            if batch.untracked and suspect >= 0:
+                verdict.lost.append((batch, set(range(suspect)).difference(batch.skip)))
+                batch.skip = tuple({*batch.skip, *range(suspect)})
+            elif remains is None or seq <= remains.outputs:
                 verdict.failed.append((batch, suspect))
                 continue
             if suspect >= 0:

@@ -5,6 +5,8 @@ from typing import TypeVar
 
 import msgspec
 
+from consecutiond_broker.tcp import Listen
+
 T = TypeVar("T")
 
 
@@ -31,6 +33,8 @@ class BrokerOptions(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_s: float = 0.5
     #: bytes; a larger message is not read
     max_message: int = 64 << 20
+    #: where it listens for workers on other machines, if there are any
+    listen: Listen | None = None
 
 
 def load_options(plan: Path, part: str, kind: type[T]) -> T:

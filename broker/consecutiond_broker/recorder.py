@@ -1,6 +1,10 @@
-"""The sending half of every producer: hands batches to the acker and keeps each until its receipt is in."""
+"""The sending half of every producer: hands batches to the acker and keeps each until its receipt is in.
+
+When nothing is tracked the acker names the broker of the input's edge instead, and the batches go straight there.
+"""
 
 import os
+import time
 from collections import deque
 from typing import Final
 
@@ -33,11 +37,14 @@ class Recorder:
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", uri: str, *, inside: bool) -> None:
         self.producer = os.urandom(8)
-        self._inside = inside
+        self._context, self._inside = context, inside
+        self._poller: zmq.Poller | None = None
+        #: the way past the acker
+        self._direct: Direct | None = None
         self._joined = False
         self._seq = 0
         self._unreceipted: deque[tuple[int, list[bytes]]] = deque()
-        self._end: list[bytes] | None = None
+        self._waits: bool | None = None
         self.recorded = 0
         #: batch number -> place in the input log of its first root; whoever wants to know takes them out
         self.positions: dict[int, int] = {}
@@ -50,6 +57,11 @@ class Recorder:
     def _greet(self) -> list[bytes]:
         self._joined = False
         return [wire.pack(wire.ProducerJoin(wire.VERSION, self.producer, self._inside, *child.identity()))]
+
+    def register(self, poller: zmq.Poller) -> None:
+        """Let a poller wake for every connection that there is, or will be."""
+        self._poller = poller
+        self.dealer.register(poller)
 
     @property
     def outstanding(self) -> int:
@@ -72,18 +84,28 @@ class Recorder:
         self._seq += 1
         frames = [wire.pack(wire.Append(self.producer, self._seq, count, entry)), body]
         self._unreceipted.append((self._seq, frames))
-        if self._joined:
+        if self._direct is not None:
+            self._direct.send(self._seq, count, body)
+        elif self._joined:
             self.dealer.send(frames)
         return self._seq
 
     def end(self, *, wait: bool) -> None:
         """Say that nothing more comes; with ``wait``, `summary` is set when the graph has ended."""
-        self._end = [wire.pack(wire.EndOfInput(self.producer, wait))]
+        self._waits = wait
         if self._joined:
-            self.dealer.send(self._end)
+            self._send_end()
+
+    def _send_end(self) -> None:
+        if self._waits is None or (self._direct is not None and self._direct.busy):
+            # What goes past the acker has to be in the broker's hands before the acker hears of the end.
+            return
+        lost = self._direct.lost if self._direct is not None else 0
+        self.dealer.send([wire.pack(wire.EndOfInput(self.producer, self._waits, lost))])
 
     def pump(self) -> None:
-        """Read what the acker says; call it when the poller wakes for the dealer."""
+        """Read what the acker says, and the broker; call it when the poller wakes."""
+        self._pump_direct()
         self.dealer.check_connection()
         for frames in self.dealer.messages(_DRAIN):
             try:
@@ -91,6 +113,34 @@ class Recorder:
             except WireError:
                 # The acker is ours: foreign frames can only come from a bug there, and the receipt comes again.
                 continue
+
+    def _pump_direct(self) -> None:
+        if self._direct is None:
+            return
+        self._direct.pump()
+        if self._direct.over > self.recorded:
+            self._receipted(self._direct.over)
+            self._send_end()
+        self.withheld = self._direct.waits
+
+    def _go_direct(self, uri: str) -> None:
+        """Send to the broker of the input's edge from now on."""
+        if self._direct is not None:
+            return
+        self._direct = Direct(self._context, uri, self.producer)
+        if self._poller is not None:
+            self._direct.dealer.register(self._poller)
+        for seq, frames in self._unreceipted:
+            head = wire.unpack(frames)
+            assert isinstance(head, wire.Append)  # noqa: S101 - nothing else is kept
+            self._direct.send(seq, head.count, frames[1])
+
+    def _stop_direct(self) -> None:
+        """The acker takes no more: send nothing more past it, and tell it when what was sent has arrived."""
+        if self._direct is not None:
+            self._direct.stop()
+            self._waits = True
+            self._send_end()
 
     def _receive(self, head: wire.Head) -> None:
         if isinstance(head, wire.Receipt):
@@ -101,12 +151,15 @@ class Recorder:
         elif isinstance(head, wire.ProducerJoined):
             self._receipted(head.recorded)
             self._joined, self.withheld = True, False
-            for _, frames in self._unreceipted:
-                self.dealer.send(frames)
-            if self._end is not None:
-                self.dealer.send(self._end)
+            if head.uri:
+                self._go_direct(head.uri)
+            else:
+                for _, frames in self._unreceipted:
+                    self.dealer.send(frames)
+            self._send_end()
         elif isinstance(head, wire.Refused):
             self.refused = head.reason
+            self._stop_direct()
         elif isinstance(head, wire.Finished):
             self.summary = head.summary
 
@@ -116,5 +169,97 @@ class Recorder:
             self._unreceipted.popleft()
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
+        if self._direct is not None:
+            self._direct.close()
+        self.dealer.close()
+
+
+class Direct:
+    """A producer's way to the broker of an edge, past the acker: for batches that nobody tracks.
+
+    Args:
+        context: the process's ZeroMQ context.
+        uri: the broker's socket.
+        producer: who sends.
+    """
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", uri: str, producer: bytes) -> None:
+        self._name = f"producer-{producer.hex()}"
+        self._broker_epoch = 0
+        self._sent = self._limit = 0
+        self._unsent: deque[tuple[int, int, bytes]] = deque()
+        #: number for the broker, our number, values, message
+        self._unaccepted: deque[tuple[int, int, int, list[bytes]]] = deque()
+        #: the newest batch of which nothing more will be heard: it was accepted, or has gone down with a broker
+        self.over = 0
+        #: values that went down with a broker
+        self.lost = 0
+        self.dealer = Dealer(context, uri, f"up:{self._name}".encode(), self._greet)
+
+    def _greet(self) -> list[bytes]:
+        return [wire.pack(wire.Join(wire.VERSION, "up", self._name, 1, *child.identity(), "", 0, 0, 0, ()))]
+
+    @property
+    def busy(self) -> bool:
+        """Whether batches are on their way, or wait."""
+        return bool(self._unsent or self._unaccepted)
+
+    def stop(self) -> None:
+        """Send nothing more."""
+        self._unsent.clear()
+
+    @property
+    def waits(self) -> bool:
+        """Whether batches wait for the broker's credit."""
+        return bool(self._unsent)
+
+    def send(self, number: int, count: int, body: bytes) -> None:
+        """Send a batch, or keep it until there is credit."""
+        self._unsent.append((number, count, body))
+        self._flush()
+
+    def _flush(self) -> None:
+        now_ms = int(1000 * time.time())
+        while self._unsent and self._sent < self._limit:
+            number, count, body = self._unsent.popleft()
+            self._sent += 1
+            head = wire.Batch(self._broker_epoch, self._sent, wire.UNTRACKED, count, 1, now_ms)
+            message = [wire.pack(head), b"", b"", body]
+            self._unaccepted.append((self._sent, number, count, message))
+            self.dealer.send(message)
+
+    def pump(self) -> None:
+        """Read what the broker says."""
+        self.dealer.check_connection()
+        for frames in self.dealer.messages(_DRAIN):
+            head = wire.unpack(frames)
+            if isinstance(head, wire.Joined):
+                self._joined(head)
+            elif not isinstance(head, wire.Grant) or head.broker_epoch != self._broker_epoch:
+                continue
+            self._limit = head.limit
+            self._accept(head.accepted)
+            self._flush()
+
+    def _joined(self, head: wire.Joined) -> None:
+        if head.broker_epoch == self._broker_epoch:
+            # Only the connection broke; what arrived already is not taken twice.
+            for seq, _, _, message in self._unaccepted:
+                if seq > head.accepted:
+                    self.dealer.send(message)
+            return
+        # Nobody can say which of them the old one has passed on, and none may be processed twice.
+        self._broker_epoch, self._sent = head.broker_epoch, 0
+        for _, number, count, _ in self._unaccepted:
+            self.over, self.lost = number, self.lost + count
+        self._unaccepted.clear()
+
+    def _accept(self, accepted: int) -> None:
+        while self._unaccepted and self._unaccepted[0][0] <= accepted:
+            self.over = self._unaccepted.popleft()[1]
+
+    def close(self) -> None:
+        """Say goodbye and close the connection; what was sent is still handed over."""
+        self.dealer.send([wire.pack(wire.Leave(1))])
         self.dealer.close()

@@ -16,6 +16,7 @@ from consecutiond_broker.dealer import Dealer
 from consecutiond_broker.deaths import DeathWatch
 from consecutiond_broker.edge import Batch, Edge, Source
 from consecutiond_broker.errors import WireError
+from consecutiond_broker.links import Links
 from consecutiond_broker.meter import Meter
 from consecutiond_broker.options import BrokerOptions
 from consecutiond_broker.signals import Signals
@@ -56,7 +57,8 @@ class Broker:
         self._kept: deque[_Report] = deque()
         self._unsent: list[_Report] = []
         self._malformed = 0
-        self._items = 0
+        #: items settled, and items taken from senders other than the acker
+        self._items = self._accepted = 0
         self._meter = Meter(SystemClock())
         self.router = context.socket(zmq.ROUTER)
         for option, value in (
@@ -65,10 +67,15 @@ class Broker:
         ):  # fmt: skip
             self.router.setsockopt(option, value)
         self.router.bind(options.uri)
+        self.links = Links(context, self.router, options.listen) if options.listen is not None else None
+        #: the connection on which the message in hand came, if there are `links`
+        self._link = 0
         self.acker = Dealer(context, options.acker_uri, b"E:" + options.edge.encode(), self._greet_acker)
         self.poller = zmq.Poller()
         self.poller.register(self.router, zmq.POLLIN)
         self.acker.register(self.poller)
+        if self.links is not None:
+            self.poller.register(self.links.monitor, zmq.POLLIN)
 
     def listen(self, signals: Signals | Wake) -> None:
         """Stop when one of these signals comes."""
@@ -91,6 +98,7 @@ class Broker:
         if drained:
             # Only after everything that the dead had said was read: a settlement may have overtaken the death.
             self._bury_dead(events)
+            self._bury_gone()
         self._dispatch()
         self._send_reports()
         self._send_grants()
@@ -101,7 +109,7 @@ class Broker:
         """Read a bounded number of messages; return whether nothing is left."""
         for _ in range(_DRAIN):
             try:
-                peer, *frames = self.router.recv_multipart(zmq.NOBLOCK)
+                peer, *frames = self._receive()
             except zmq.Again:
                 return True
             try:
@@ -110,6 +118,12 @@ class Broker:
                 self._foreign(peer, error)
         return False
 
+    def _receive(self) -> list[bytes]:
+        if self.links is None:
+            return self.router.recv_multipart(zmq.NOBLOCK)
+        frames, self._link = self.links.receive()
+        return frames
+
     def _foreign(self, peer: bytes, error: WireError) -> None:
         self._malformed += 1
         if self._malformed & (self._malformed - 1) == 0:
@@ -117,12 +131,14 @@ class Broker:
             log.warning("wire.malformed peer=%r count=%d error=%s", peer, self._malformed, error)
 
     def _from_worker(self, peer: bytes, head: wire.Head, frames: list[bytes]) -> None:
+        if self.links is not None and not isinstance(head, wire.Join) and not self.links.may_speak(peer, self._link):
+            return
         if isinstance(head, wire.Settle):
             if head.broker_epoch == self.epoch:
                 self._settled(peer, head, frames)
         elif isinstance(head, wire.Batch):
-            if head.broker_epoch == self.epoch:
-                self.edge.offer(peer, head.seq, _batch(head, frames))
+            if head.broker_epoch == self.epoch and self.edge.offer(peer, head.seq, _batch(head, frames)):
+                self._accepted += head.count
         elif isinstance(head, wire.Join):
             self._joined(peer, head)
         elif isinstance(head, wire.Leave):
@@ -133,6 +149,8 @@ class Broker:
     def _joined(self, peer: bytes, head: wire.Join) -> None:
         if head.version != wire.VERSION:
             raise WireError(f"{head.name} speaks version {head.version} of the protocol, this broker {wire.VERSION}")
+        # The end of its last connection comes before its greeting on this one.
+        self._bury_gone()
         accepted, limit = 0, head.limit
         if head.side == "up":
             source = self.edge.join_source(peer, head.epoch)
@@ -155,13 +173,15 @@ class Broker:
                     f"the connection of {head.name} broke with this batch on its way",
                 )
             self._watch(peer, head)
+        if self.links is not None and not head.pid:
+            self.links.joined(peer, self._link)
         log.info("peer.joined name=%s side=%s epoch=%d", head.name, head.side, head.epoch)
         self._send(peer, wire.Joined(wire.VERSION, self.epoch, accepted, limit, self.edge.hint))
         return None
 
     def _watch(self, peer: bytes, head: wire.Join) -> None:
         self._cells[peer] = (head.cell, head.slot, head.epoch)
-        if head.pid == os.getpid() or self.deaths.fd(peer) is not None:
+        if head.pid in (0, os.getpid()) or self.deaths.fd(peer) is not None:
             return
         if self.deaths.watch(peer, head.pid, head.started):
             fd = self.deaths.fd(peer)
@@ -185,7 +205,9 @@ class Broker:
             return
         receiver.limit, receiver.hint = head.limit, head.hint
         self._items += len(head.done) if head.done else batch.count
-        self._keep(batch.acker_epoch, frames[1:])
+        if frames[3] or not batch.untracked:
+            # Of items that nobody tracks, the acker only wants to know which have failed.
+            self._keep(batch.acker_epoch, frames[1:])
 
     # --- deaths ----------------------------------------------------------------------------------------------
 
@@ -195,6 +217,12 @@ class Broker:
             # Asked once more: since the poll, the number may have gone from a dead worker to its living successor.
             if isinstance(fd, int) and fd in fds and self.deaths.is_dead(fds[fd]):
                 self._bury(fds[fd])  # type: ignore[arg-type]
+
+    def _bury_gone(self) -> None:
+        """Workers on other machines whose connections have ended: nothing can be proven, so all they held fails."""
+        for peer in self.links.gone() if self.links is not None else ():
+            log.warning("peer.disconnected name=%r", peer)
+            self._bury(peer)
 
     def _replaced(self, peer: bytes) -> None:
         """A newer incarnation greets: if the old one is proven dead its cell counts, else nothing is provable."""
@@ -221,6 +249,9 @@ class Broker:
         for batch, suspect in verdict.redelivered:
             if suspect >= 0:
                 self._fail_suspect(batch, suspect, name)
+        for batch, positions in verdict.lost:
+            if positions:
+                self._keep_fail(batch, wire.Fail("worker died", False, batch.roots(positions), "", f"{name} died", ""))
         if verdict.failed or verdict.redelivered:
             counts = len(verdict.failed), len(verdict.redelivered)
             log.warning("worker.lost name=%s failed=%d redelivered=%d", name, *counts)
@@ -274,7 +305,7 @@ class Broker:
             self._acker_joined(head)
         elif isinstance(head, wire.Probe):
             counts = self.edge.queued, self.edge.held, len(self._kept), self.edge.activity, self.edge.parked
-            self.acker.send([wire.pack(wire.Idle(head.number, *counts))])
+            self.acker.send([wire.pack(wire.Idle(head.number, *counts, self._accepted))])
         return None
 
     def _acker_joined(self, head: wire.EdgeJoined) -> None:
@@ -352,6 +383,8 @@ class Broker:
     def close(self) -> None:
         """Close every socket; what was sent is still handed over."""
         self.deaths.close()
+        if self.links is not None:
+            self.links.close()
         self.acker.close()
         self.router.close()
 

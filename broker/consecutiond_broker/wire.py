@@ -8,7 +8,7 @@ element is the tag. The heads marked with ``+`` are followed by raw frames, whic
     Reports             head | roots | xors | fails | roots | xors | fails | …      (3 frames a report)
     Append              head | body
 
-    roots, ids, xors    n unsigned 64-bit integers, little-endian, no header
+    roots, ids, xors    n unsigned 64-bit integers, little-endian, no header; none when nothing is tracked
     body                one msgpack array of n values
     fails               one msgpack array of Fail, or no bytes at all
 
@@ -27,6 +27,10 @@ from consecutiond_broker.errors import WireError
 #: The first element of every greeting; a peer that speaks another version is refused by name.
 VERSION: Final = 1
 
+#: In the place of an acker's epoch: nothing is tracked, so a batch has no root keys and no ids. It is greater than any
+#: epoch (of 16 bits), so that no acker that comes later has such a batch dropped.
+UNTRACKED: Final = (1 << 48) - 1
+
 #: Frames that make up one report.
 REPORT_FRAMES: Final = 3
 
@@ -43,7 +47,7 @@ class Join(_Head, tag=1, frozen=True):
 
     ``side`` is "up" for a sender and "down" for a receiver. ``started`` is the process's start time in clock ticks,
     which together with ``pid`` names a process for good. ``cell`` is the path of the worker's cell file, ``slot`` the
-    place of this edge in it. ``held`` lists the deliveries that the worker still has in hand. ``partition`` is the
+    place of this edge in it. A worker on another machine has neither: its ``pid`` is 0. ``held`` lists the deliveries that the worker still has in hand. ``partition`` is the
     number of the worker among those of its node.
     """
 
@@ -187,6 +191,7 @@ class Idle(_Head, tag=25, frozen=True):
     """The broker's answer: what it holds, and a counter that moves with every batch that it touches.
 
     ``held`` batches are in the hands of receivers; of further ``parked`` ones only items are left that nodes hold.
+    ``accepted`` counts the items that this incarnation has taken from senders.
     """
 
     number: int
@@ -195,6 +200,7 @@ class Idle(_Head, tag=25, frozen=True):
     reports: int
     activity: int
     parked: int = 0
+    accepted: int = 0
 
 
 # --- producers, workers  <->  acker ------------------------------------------------------------------------------
@@ -214,10 +220,14 @@ class ProducerJoin(_Head, tag=30, frozen=True):
 
 
 class ProducerJoined(_Head, tag=31, frozen=True):
-    """The acker's answer: the number of the last batch of this producer that is recorded."""
+    """The acker's answer: the number of the last batch of this producer that is recorded.
+
+    When nothing is tracked, ``uri`` is the broker of the input's edge: batches go straight there.
+    """
 
     acker_epoch: int
     recorded: int
+    uri: str = ""
 
 
 class Append(_Head, tag=32, frozen=True):
@@ -248,10 +258,14 @@ class Refused(_Head, tag=34, frozen=True):
 
 
 class EndOfInput(_Head, tag=35, frozen=True):
-    """The producer has nothing more; ``wait`` asks for `Finished` when the graph has ended."""
+    """The producer has nothing more; ``wait`` asks for `Finished` when the graph has ended.
+
+    When nothing is tracked, ``lost`` items were on their way to a broker that died.
+    """
 
     producer: bytes
     wait: bool
+    lost: int = 0
 
 
 class Finished(_Head, tag=36, frozen=True):
@@ -278,7 +292,10 @@ class Turn(_Head, tag=41, frozen=True):
 
 
 class TurnDone(_Head, tag=42, frozen=True):
-    """The worker has run it; ``traceback`` is empty unless the user's code raised."""
+    """The worker has run it; ``traceback`` is empty unless the user's code raised.
+
+    When nothing is tracked, ``lost`` of the values that it pushed were on their way to a broker that died.
+    """
 
     what: str
     round: int
@@ -286,6 +303,7 @@ class TurnDone(_Head, tag=42, frozen=True):
     worker: str
     epoch: int
     traceback: str
+    lost: int = 0
 
 
 # --- heart  <->  acker, every part  ->  heart, control  <->  heart -------------------------------------------------
@@ -300,9 +318,13 @@ class HeartJoin(_Head, tag=50, frozen=True):
 
 
 class Drain(_Head, tag=51, frozen=True):
-    """The heart asks the acker to take no more input, finish what is open, and end the graph."""
+    """The heart asks the acker to take no more input, finish what is open, and end the graph.
+
+    With ``cut`` there is no more time: workers are about to be killed, and nobody is to be charged for that.
+    """
 
     reason: str
+    cut: bool = False
 
 
 class StatsAsk(_Head, tag=52, frozen=True):
@@ -331,6 +353,12 @@ class Alive(_Head, tag=60, frozen=True):
     stats: bytes
 
 
+class End(_Head, tag=61, frozen=True):
+    """The heart tells a worker on another machine to end."""
+
+    reason: str
+
+
 class Ask(_Head, tag=70, frozen=True):
     """A request to the heart's control socket."""
 
@@ -350,7 +378,7 @@ class Answer(_Head, tag=71, frozen=True):
 Head = (
     Join | Batch | Settle | Leave | Joined | Grant | Deliver | Fenced | EdgeJoin | EdgeJoined | Reports | Applied
     | Probe | Idle | ProducerJoin | ProducerJoined | Append | Receipt | Refused | EndOfInput | Finished | NodeJoin
-    | Turn | TurnDone | HeartJoin | Drain | StatsAsk | Stats | Alive | Ask | Answer
+    | Turn | TurnDone | HeartJoin | Drain | StatsAsk | Stats | Alive | End | Ask | Answer
 )  # fmt: skip
 
 #: Raw frames behind each head; `Reports` is checked by its own count.
@@ -405,7 +433,7 @@ def unpack(frames: list[bytes]) -> Head:
     if len(frames) - 1 != expected:
         raise WireError(f"{type(head).__name__} came with {len(frames) - 1} frames, not {expected}")
     if isinstance(head, (Batch, Deliver)):
-        entries = spans.entries(head.spans, head.count)
+        entries = spans.entries(head.spans, head.count) if head.acker_epoch != UNTRACKED else 0
         if entries is None or not (len(frames[1]) == len(frames[2]) == 8 * entries):
             raise WireError(f"{type(head).__name__} of {head.count} items came with {len(frames[1])} bytes of roots")
     return head

@@ -139,7 +139,7 @@ class Brokers:
                 # XOR is not idempotent: a report that comes twice is applied once.
                 continue
             edge.applied = seq
-            if acker_epoch == self._acker_epoch:
+            if acker_epoch in (self._acker_epoch, wire.UNTRACKED):
                 yield place
 
     def confirm(self) -> None:

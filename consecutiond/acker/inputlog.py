@@ -9,12 +9,13 @@ import heapq
 import random
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from msgspec.structs import replace
 
 from consecutiond.acker.committer import Committer
+from consecutiond.acker.groups import Groups
 from consecutiond.acker.lanes import Entry, Indices, Lane, Ready
 from consecutiond.acker.ledger import Closed
 from consecutiond.acker.stores.base import Append, Changes, Chunk, Failed, Origin, Totals
@@ -25,8 +26,6 @@ from consecutiond_broker.clock import Clock
 _LINGER_S: Final = 0.05
 #: rows read at a time when the log is opened
 _PAGE: Final = 1000
-#: groups of failures that are remembered
-_GROUPS: Final = 20
 
 
 class Retries(NamedTuple):
@@ -85,7 +84,8 @@ class InputLog:
         self._dirty: set[int] = set()
         self._after: list[Callable[[], None]] = []
         #: groups of roots that failed for good: the first of each, and their number
-        self.failures: dict[tuple[str, str, str], dict[str, Any]] = {}
+        #: the dead letters of this acker's life, for people; the store has them all
+        self.failures = Groups()
         self._committing = False
         self._linger_until: float | None = None
         store = committer.store
@@ -230,7 +230,7 @@ class InputLog:
         self._urgent = True
         if attempts >= self._retries.max_attempts:
             self._changes.dead.append(row)
-            self._remember(row)
+            self.failures.add(row.node, row.kind, row.error, row.traceback)
         else:
             # The attempt is recorded before the item goes out again, or a crash could repeat for ever.
             self._changes.waiting.append(row)
@@ -241,22 +241,6 @@ class InputLog:
                 self._wait(row.position, row.entry, delay)
 
         self._after.append(recorded)
-
-    def _remember(self, row: Failed) -> None:
-        """Group the dead letters of this acker's life, for people; the store has them all."""
-        key = (row.node, row.kind, row.error.partition(":")[0])
-        if key in self.failures or len(self.failures) < _GROUPS:
-            first = self.failures.setdefault(
-                key,
-                {
-                    "node": row.node,
-                    "kind": row.kind,
-                    "error": row.error,
-                    "traceback": row.traceback,
-                    "count": 0,
-                },
-            )
-            first["count"] += 1
 
     # --- towards emission --------------------------------------------------------------------------------------
 

@@ -32,3 +32,7 @@ class AckerOptions(msgspec.Struct, frozen=True, kw_only=True):
     retry_backoff_max_s: float = 60.0
     heartbeat_s: float = 0.5
     max_message: int = 64 << 20
+    #: false: nothing is tracked and nothing recorded; the acker drives the end and counts
+    tracking: bool = True
+    #: the broker of the input's edge, to which producers send when nothing is tracked
+    input_uri: str = ""

@@ -71,6 +71,8 @@ class Producers:
         self._send, self._max_backlog = send, max_backlog
         self._known: dict[bytes, Producer] = {}
         self._by_peer: dict[bytes, Producer] = {}
+        #: values that never reached a broker, when nothing is tracked
+        self.lost = 0
 
     def join(
         self, peer: bytes, identity: bytes, recorded: int, *, inside: bool, process: tuple[int, int] | None = None
@@ -106,11 +108,14 @@ class Producers:
                 producer.withheld = True
                 self._send(producer.peer, wire.Receipt(producer.receipted, (), True))
 
-    def ended(self, peer: bytes, *, wait: bool) -> None:
-        """A producer has nothing more."""
+    def ended(self, peer: bytes, *, wait: bool, lost: int = 0) -> None:
+        """A producer has nothing more; untracked, it has lost some values."""
         producer = self._by_peer.get(peer)
         if producer is None:
             return
+        if not producer.end:
+            # Said again to a new acker, or on a new connection, it is not counted again.
+            self.lost += lost
         if wait:
             producer.end = producer.wait = True
         else:
@@ -120,11 +125,15 @@ class Producers:
     @property
     def input_ended(self) -> bool:
         """Whether the input is over: somebody waits for the end, and nobody else is feeding."""
-        outside = [producer for producer in self._by_peer.values() if not producer.inside]
-        if not any(producer.end for producer in outside):
-            return False
-        # One that was killed without a goodbye must not be waited for.
-        return all(producer.end or producer.is_dead() for producer in outside)
+        return self.stopped and any(producer.end for producer in self._outside())
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nobody feeds; one that was killed without a goodbye must not be waited for."""
+        return all(producer.end or producer.is_dead() for producer in self._outside())
+
+    def _outside(self) -> list[Producer]:
+        return [producer for producer in self._by_peer.values() if not producer.inside]
 
     def peers(self) -> Iterator[bytes]:
         """Yield the peers outside the graph."""

@@ -16,6 +16,7 @@ from consecutiond.acker.lanes import Entry, Lane, Ready
 from consecutiond.acker.ledger import Ledger
 from consecutiond.acker.options import AckerOptions
 from consecutiond.acker.producers import Producers, fault
+from consecutiond.acker.untracked import LOOK_S, Tally
 from consecutiond.logs import get_logger
 from consecutiond_broker import wire
 from consecutiond_broker.clock import SystemClock
@@ -65,11 +66,15 @@ class Acker:
         self.producers = Producers(self._send, options.max_backlog)
         self.ready = False
         self.draining = ""
+        #: workers are being killed: nothing is emitted or ended any more, and a death is nobody's fault
+        self.cut = False
         self._workers: dict[str, bytes] = {}
         self._heart = b""
         self._finishing = False
-        #: the progress at which nothing moved but items were left that nodes hold
-        self._held_at = -1
+        #: counts, when nothing is tracked
+        self._tally = None if options.tracking else Tally(options.input_edge)
+        #: the progress at which the brokers had nothing that moves, and whether nodes held items then
+        self._still_at, self._still_held = -1, False
         self._counts = dict.fromkeys(("emitted", "retried", "swept", "lost", "malformed", "reports"), 0)
         self._signals: Signals | Wake | None = None
         self.router = context.socket(zmq.ROUTER)
@@ -101,8 +106,8 @@ class Acker:
 
     def _turn(self, timeout_ms: int) -> None:
         wait = min(timeout_ms, int(1000 * self.log.wait_s(self._may_enter)) + 1)
-        if self.ledger.open and self._is_ending():
-            wait = min(wait, int(1000 * ENDING_S) + 1)
+        if self._looks:
+            wait = min(wait, int(1000 * self._look_s) + 1)
         self.poller.poll(wait)
         if self._signals is not None and self._signals.taken():
             self.stopping = True
@@ -178,13 +183,16 @@ class Acker:
             raise WireError(f"a report has {len(roots)} bytes of roots and {len(xors)} of xors")
         self._counts["reports"] += 1
         for fail in failures:
-            self._failed(fail)
+            if self._tally is not None:
+                self._tally.fail(fail)
+            else:
+                self._failed(fail)
         for closed in self.ledger.apply(as_u64(roots), as_u64(xors)):
             self.log.completed(closed)
 
     def _failed(self, fail: wire.Fail) -> None:
         for closed in self.ledger.take(as_u64(fail.roots)):
-            if fail.charged:
+            if fail.charged and not self.cut:
                 self._counts["retried"] += len(closed.indices)
                 self.log.failed(closed, fail)
             else:
@@ -194,7 +202,7 @@ class Acker:
     # --- emission --------------------------------------------------------------------------------------------
 
     def _may_enter(self, entry: Entry) -> bool:
-        return self.ready and not any(self.ends.has_ended(self.options.targets[name]) for name in entry)
+        return self.ready and not self.cut and not any(self.ends.has_ended(self.options.targets[name]) for name in entry)
 
     def _emit(self) -> None:
         """Emit what is ready, as far as open roots, credit and the end of the graph allow."""
@@ -229,7 +237,9 @@ class Acker:
             process = (head.pid, head.started) if head.pid else None
             recorded = self.producers.join(peer, head.producer, recorded, inside=head.inside, process=process)
             # One that comes back while nothing more is taken has to hear which of its batches are recorded.
-            self._send(peer, wire.ProducerJoined(self.epoch, recorded))
+            self._forget_looks()
+            uri = "" if self._closed else self.options.input_uri
+            self._send(peer, wire.ProducerJoined(self.epoch, recorded, uri))
             if self._closed and not head.inside:
                 self._send(peer, wire.Refused(self._closed))
 
@@ -251,13 +261,16 @@ class Acker:
         if self._closed and not producer.inside:
             self._send(peer, wire.Refused(self._closed))
             return
+        if self._tally is not None:
+            raise WireError("nothing is recorded here: batches go to the broker of the input's edge")
         entry = head.entry or (self.options.input_edge,)
         position = self.log.append(
             frames[1], head.count, entry, producer.origin(head.seq), lambda: producer.record(head.seq, position)
         )
 
     def _end_of_input(self, peer: bytes, head: wire.EndOfInput, _frames: list[bytes]) -> None:
-        self.producers.ended(peer, wait=head.wait)
+        self.producers.ended(peer, wait=head.wait, lost=head.lost)
+        self._forget_looks()
         if not head.wait:
             self.log.forget(head.producer)
         elif self._finishing:
@@ -274,9 +287,10 @@ class Acker:
 
     def _turn_done(self, _peer: bytes, head: wire.TurnDone, _frames: list[bytes]) -> None:
         self.ends.done(head)
-        # What it held may be on its way now; only a look from here on can tell.
-        self._held_at = -1
-        self.backstop.forget_looks()
+        if self._tally is not None:
+            self._tally.lost += head.lost
+        # What it held, or pushed, may be on its way now; only a look from here on can tell.
+        self._forget_looks()
 
     def _tell(self, turns: list[tuple[str, wire.Turn]]) -> None:
         for worker, turn in turns:
@@ -288,9 +302,21 @@ class Acker:
         """Nothing is open that could still make progress in this round."""
         if self.log.moving(self._may_enter) or self.brokers.unsent():
             return False
-        if self.ledger.open and (self._held_at != self._progress or self.ends.phase == ends.ENDED):
+        if self._tally is not None and not (self._still and self.producers.stopped):
+            return False
+        if self.ledger.open and not self._still:
             return False
         return bool(self.draining) or not self.log.waits(self._may_enter)
+
+    @property
+    def _still(self) -> bool:
+        """Whether the brokers have nothing that moves, as two looks have shown; held items count until the end."""
+        return self._still_at == self._progress and not (self._still_held and self.ends.phase == ends.ENDED)
+
+    def _forget_looks(self) -> None:
+        """What was seen of the brokers until now says nothing any more."""
+        self._still_at = -1
+        self.backstop.forget_looks()
 
     def _end_in_order(self) -> None:
         """Take every step of the end that is due; no message would wake the loop between one and the next."""
@@ -344,6 +370,8 @@ class Acker:
 
     def _drain(self, _peer: bytes, head: wire.Drain, _frames: list[bytes]) -> None:
         self.draining = self.draining or head.reason
+        self.cut = self.cut or head.cut
+        self._forget_looks()
         for peer in self.producers.peers():
             self._send(peer, wire.Refused(head.reason))
 
@@ -357,9 +385,10 @@ class Acker:
             "accepted": totals.accepted, "completed": totals.completed, "failed": totals.failed,
             "open": totals.open, "waiting": totals.waiting, "in_trees": self.ledger.open,
             "backlog_bytes": self.log.backlog_bytes, "phase": self.ends.phase, "round": self.ends.round,
-            "ready": self.ready, "draining": self.draining, "store_trouble": self.committer.trouble,
+            "ready": self.ready, "draining": self.draining, "cut": self.cut, "store_trouble": self.committer.trouble,
             "guarantee": self.committer.store.describe(), "epoch": self.epoch,
-            "node_errors": self.ends.errors, "failures": list(self.log.failures.values()), **self._counts,
+            "node_errors": self.ends.errors, "failures": self.log.failures.show(), **self._counts,
+            **(self._tally.stats(self.producers.lost) if self._tally is not None else {"tracking": True}),
         }  # fmt: skip
 
     # --- backstop --------------------------------------------------------------------------------------------
@@ -369,17 +398,29 @@ class Acker:
         return self._counts["reports"] + self._counts["emitted"]
 
     def _is_ending(self) -> bool:
-        return self.ready and self.ends.phase != ends.FINISHED and bool(self.draining or self.producers.input_ended)
+        told = bool(self.draining or self.producers.input_ended)
+        return self.ready and told and not self.cut and self.ends.phase != ends.FINISHED
+
+    @property
+    def _looks(self) -> bool:
+        """Whether the brokers are to be looked at: for the counts, for the end, for roots that were lost."""
+        return self._tally is not None or bool(self.ledger.open)
+
+    @property
+    def _look_s(self) -> float:
+        """Seconds without progress before the brokers are looked at."""
+        if self._is_ending():
+            return ENDING_S
+        return QUIET_S if self._tally is None else LOOK_S
 
     def _check_lost(self) -> None:
-        if not self.ledger.open:
+        if not self._looks:
             return
         if self.brokers.unsent():
             # It can leave at any moment, and an answer on its way would know nothing of it.
             self.backstop.forget_looks()
             return
-        quiet_s = ENDING_S if self._is_ending() else QUIET_S
-        number = self.backstop.ask(self._progress, self.clock.now(), quiet_s)
+        number = self.backstop.ask(self._progress, self.clock.now(), self._look_s)
         if number is not None:
             self.brokers.probe(number)
 
@@ -387,11 +428,13 @@ class Acker:
         edge = self.brokers.of(peer)
         if edge is None:
             return
+        if self._tally is not None:
+            self._tally.see(edge.name, edge.epoch, head.accepted)
         left = head.queued + head.held + head.reports
         verdict = self.backstop.answer(edge.name, head.number, left, head.activity, head.parked)
-        if verdict is Verdict.HELD:
+        if verdict is Verdict.HELD or (verdict is Verdict.LOST and self._tally is not None):
             # Held items hold up neither the nodes before their holder nor itself, or the end would wait for itself.
-            self._held_at = self._progress
+            self._still_at, self._still_held = self._progress, verdict is Verdict.HELD
         elif verdict is Verdict.LOST and self.ledger.open:
             lost = self._sweep(frozenset(self.brokers.edges))
             self._counts["lost"] += lost

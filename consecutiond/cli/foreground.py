@@ -89,7 +89,7 @@ def run_foreground(consecutor: Consecutor, produce: Callable[[], Summary | None]
     _complain(summary)
     if not quiet:
         print(_line(summary), file=sys.stderr)
-    return exits.SOME_FAILED if summary.failed or summary.node_errors else exits.OK
+    return exits.SOME_FAILED if summary.failed or summary.lost or summary.node_errors else exits.OK
 
 
 def _catch_signals(printer: Printer) -> None:
@@ -135,8 +135,11 @@ def _complain(summary: Summary) -> None:
 
 def _line(summary: Summary) -> str:
     rate = summary.accepted / summary.seconds if summary.seconds else 0
+    time = f"{summary.seconds:.1f} s, {rate:,.0f} items/s"
+    if summary.completed is None:
+        return f"{summary.accepted:,} accepted, {summary.failed:,} failed, {summary.lost:,} lost (not tracked); {time}"
     taken = f" + {summary.taken_over:,} taken over" if summary.taken_over else ""
     return (
         f"{summary.accepted:,} accepted{taken} = {summary.completed:,} completed + {summary.failed:,} failed and "
-        f"kept + {summary.open:,} open; {summary.seconds:.1f} s, {rate:,.0f} items/s"
+        f"kept + {summary.open:,} open; {time}"
     )

@@ -69,7 +69,10 @@ def _print(name: str, state: dict[str, Any]) -> None:
     console.print(f"[bold]{name}[/bold]: {state['state']}{uptime}", soft_wrap=True)
     if state.get("error"):
         print(f"  {state['error']}", file=sys.stderr)
-    if state.get("accepted") is not None:
+    if state.get("tracking") is False:
+        counts = "{accepted:,} accepted, {failed:,} failed, {lost:,} lost".format(**state)
+        console.print(f"  {counts} (nothing is tracked)", soft_wrap=True)
+    elif state.get("accepted") is not None:
         counts = "{accepted:,} accepted = {completed:,} completed + {failed:,} failed + {open:,} open".format(**state)
         console.print(f"  {counts} ({state['waiting']:,} of them wait for a retry)", soft_wrap=True)
     elif "parts" in state:
@@ -80,6 +83,9 @@ def _print(name: str, state: dict[str, Any]) -> None:
         console.print(f"  [red]store: {escape(state['store_trouble'])}[/red]", soft_wrap=True)
     if "parts" not in state:
         return
+    for part in state["parts"].values():
+        if endpoint := part["stats"].get("endpoint"):
+            console.print(f"  takes input at {escape(endpoint)}", soft_wrap=True)
     table = Table(box=None, padding=(0, 1))
     for column in ("part", "state"):
         table.add_column(column, no_wrap=True, overflow="ignore")

@@ -92,6 +92,9 @@ class Lane:
         return body, ""
 
     def _send_encoded(self, outputs: list[_Output], body: bytes, current: Job | None) -> None:
+        if any(item.job.untracked for _, anchors in outputs for item in anchors if item.job):
+            self._send_untracked(outputs, body, current)
+            return
         entries = [
             [
                 (item.job, item.position, entry)
@@ -112,6 +115,14 @@ class Lane:
             for (job, _, entry), id in zip(flat, ids, strict=True):
                 job.xors[entry] ^= id
             port.send(bundle, len(outputs), [roots.tobytes(), ids.tobytes(), body], lengths, self._partition)
+
+
+    def _send_untracked(self, outputs: list[_Output], body: bytes, current: Job | None) -> None:
+        """Send values without roots and ids; those jobs wait for them all the same whose items they are made of."""
+        jobs = [item.job for _, anchors in outputs for item in anchors if item.job]
+        bundle = Bundle(tuple(dict.fromkeys((*jobs, *((current,) if current is not None else ())))))
+        for port in self.ports:
+            port.send(bundle, len(outputs), [b"", b"", body], b"", self._partition)
 
 
 def _ordinals(entries: list[tuple[Job, int, int]], salt: int) -> Iterator[int]:

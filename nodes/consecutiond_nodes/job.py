@@ -1,5 +1,7 @@
 """A batch in a worker's hands: where it came from, what became of each item, and the report that settles it."""
 
+import time
+
 import numpy as np
 
 from consecutiond_broker import spans, wire
@@ -17,7 +19,7 @@ class Job:
     __slots__ = (
         "accepted_ms", "acker_epoch", "attempt", "body", "count", "covered", "failed", "fails", "finished", "held",
         "ids", "lost", "members", "offsets", "ordinals", "parked", "reported", "roots", "seq", "skip", "slot", "stale",
-        "waiting", "xors",
+        "untracked", "waiting", "xors",
     )  # fmt: skip
 
     def __init__(self, slot: int, head: wire.Deliver, frames: list[bytes]) -> None:
@@ -27,8 +29,10 @@ class Job:
         self.acker_epoch = head.acker_epoch
         self.attempt, self.accepted_ms = head.attempt, head.accepted_ms
         self.skip = head.skip
-        self.roots: U64 = as_u64(frames[1])
-        self.ids: U64 = as_u64(frames[2])
+        #: it has neither roots nor ids (zeros stand for them), must not be processed twice, and outlives its broker
+        self.untracked = head.acker_epoch == wire.UNTRACKED
+        self.roots: U64 = np.zeros(head.count, dtype="<u8") if self.untracked else as_u64(frames[1])
+        self.ids: U64 = self.roots if self.untracked else as_u64(frames[2])
         self.body = frames[3]
         #: where the entries of each item begin; None when each has one
         self.offsets = np.array(spans.offsets(head.spans), dtype=np.int64) if head.spans else None
@@ -80,6 +84,20 @@ class Job:
             self.roots[mine.start : mine.stop].tobytes() for position in positions for mine in (self.entries(position),)
         )
 
+    def orphan(self) -> None:
+        """The broker that delivered it is gone."""
+        # What nobody tracks is not tried anew by anybody either.
+        self.stale = not self.untracked
+
+    def lose(self, count: int, why: str) -> None:
+        """A broker has died before it accepted ``count`` outputs."""
+        if self.untracked:
+            self.waiting -= 1
+            if count:
+                self.fails.append(wire.Fail("broker died", False, bytes(8 * count), "", why, ""))
+        elif not self.lost:
+            self.lost = why
+
     @property
     def dead(self) -> bool:
         """Whether nobody waits for its outputs any more."""
@@ -96,6 +114,8 @@ class Job:
         if self.lost:
             self.held.clear()
             return self._lost_report()
+        if self.untracked and not self.held and not self.parked:
+            return [b"", b"", wire.pack_fails(self.fails)]
         over = {*self.failed, *self.skip}
         roots, xors = self.roots, self.xors
         leave = over | self.held | self.reported
@@ -108,6 +128,8 @@ class Job:
         if len(roots) > 1:
             roots, xors = _by_root(roots, xors)
         fails, self.fails = self.fails, []
+        if self.untracked:
+            return [b"", b"", wire.pack_fails(fails)]
         return [roots.tobytes(), xors.tobytes(), wire.pack_fails(fails)]
 
     def _mask(self, leave: set[int]) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
@@ -125,13 +147,32 @@ class Job:
         return [b"", b"", wire.pack_fails([fail])]
 
 
+class Errand:
+    """Untracked values that were pushed outside of `process`; it has the face of a `Job` for whoever sends them."""
+
+    __slots__ = ("accepted_ms", "acker_epoch", "attempt", "dead", "lost", "members", "waiting")
+
+    def __init__(self) -> None:
+        self.members = (self,)
+        self.acker_epoch, self.attempt, self.accepted_ms = wire.UNTRACKED, 1, int(1000 * time.time())
+        self.dead = False
+        #: messages that no broker has accepted yet, and values that went down with one
+        self.waiting = self.lost = 0
+
+    def lose(self, count: int, _why: str) -> None:
+        """A broker has died before it accepted ``count`` values."""
+        self.waiting -= 1
+        self.lost += count
+
+
 class Bundle:
     """The jobs among whose items an output is shared; it has the face of a `Job` for whoever sends it."""
 
-    __slots__ = ("accepted_ms", "acker_epoch", "attempt", "members")
+    __slots__ = ("accepted_ms", "acker_epoch", "attempt", "members", "untracked")
 
     def __init__(self, jobs: tuple[Job, ...]) -> None:
         self.members = jobs
+        self.untracked = jobs[0].untracked
         self.acker_epoch = max(job.acker_epoch for job in jobs)
         self.attempt = max(job.attempt for job in jobs)
         self.accepted_ms = min(job.accepted_ms for job in jobs)

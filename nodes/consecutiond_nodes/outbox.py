@@ -11,7 +11,7 @@ from consecutiond_broker.cell import INDEX
 from consecutiond_broker.edge import ANY
 from consecutiond_broker.errors import CodecError
 from consecutiond_broker.ids import child_ids
-from consecutiond_nodes.job import Job, run_starts
+from consecutiond_nodes.job import Errand, Job, run_starts
 from consecutiond_nodes.ports import Downstream
 
 #: most values that wait in a buffer before a slice is sent in the middle of a batch
@@ -133,7 +133,10 @@ class Buffer:
 
     def send(self, job: Job) -> None:
         """Send everything as children of the job's items and add their ids to its report."""
-        messages = list(self.messages(min(port.hint for port in self.ports)))
+        if job.untracked:
+            self.send_untracked(job)
+            return
+        messages = self._cut()
         parents = np.array(self._parents, dtype=np.intp)
         self.clear()
         starts = run_starts(parents)
@@ -149,6 +152,18 @@ class Buffer:
             for start, stop, body in messages:
                 part = [roots[8 * start : 8 * stop], raw[8 * start : 8 * stop], body]
                 port.send(job, stop - start, part, partition=self.partition)
+
+    def send_untracked(self, job: Job | Errand) -> None:
+        """Send everything without roots and ids."""
+        messages = self._cut()
+        self.clear()
+        for port in self.ports:
+            for start, stop, body in messages:
+                port.send(job, stop - start, [b"", b"", body], partition=self.partition)
+
+    def _cut(self) -> list[tuple[int, int, bytes]]:
+        """Return everything in messages that suit all receivers."""
+        return list(self.messages(min(port.hint for port in self.ports)))
 
     def _send_joined(self, job: Job, messages: list[tuple[int, int, bytes]], parents: Any, ordinals: Any) -> None:
         """Send children of items that have several roots: each is a child in every one of these trees."""

@@ -11,12 +11,14 @@ from consecutiond_broker.dealer import Dealer
 from consecutiond_broker.edge import ANY, FIRST_HINT
 from consecutiond_broker.errors import FencedError, WireError
 from consecutiond_broker.ids import name_salt
-from consecutiond_nodes.job import Bundle, Job
+from consecutiond_nodes.job import Bundle, Errand, Job
 
 #: messages read per wake-up and connection
 _DRAIN = 100
 
 Context = zmq.Context[zmq.Socket[bytes]]
+#: whose outputs they are
+Origin = Job | Bundle | Errand
 
 
 class Who(NamedTuple):
@@ -118,7 +120,7 @@ class Upstream(Port):
             return
         self.broker_epoch = broker_epoch
         for job in self.jobs.values():
-            job.stale = True
+            job.orphan()
         self.jobs.clear()
 
     def settle(self, job: Job, hint: int) -> None:
@@ -126,7 +128,8 @@ class Upstream(Port):
 
         A job of which the node holds items stays in hand, and does not count as one of the deliveries.
         """
-        if job.stale or job.seq not in self.jobs:
+        if self.jobs.get(job.seq) is not job:
+            # Its broker is gone, and another one may use the number.
             return
         report = job.report()
         held = len(job.held)
@@ -150,8 +153,8 @@ class Downstream(Port):
     def __init__(self, context: Context, who: Who, edge: str, uri: str, done: Callable[[Job], None]) -> None:
         self.salt = name_salt(edge)
         self.hint = 1
-        self.unsent: deque[tuple[Job | Bundle, int, list[bytes], bytes, int]] = deque()
-        self._unaccepted: deque[tuple[int, Job | Bundle, list[bytes]]] = deque()
+        self.unsent: deque[tuple[Origin, int, list[bytes], bytes, int]] = deque()
+        self._unaccepted: deque[tuple[int, Origin, int, list[bytes]]] = deque()
         self._sent = self._accepted = self._limit = 0
         self._done = done
         super().__init__(context, who, "up", edge, uri)
@@ -162,7 +165,7 @@ class Downstream(Port):
         return [wire.pack(wire.Join(wire.VERSION, "up", who.name, who.epoch, who.pid, who.started, "", 0, 0, 0, ()))]
 
     def send(
-        self, job: Job | Bundle, count: int, frames: list[bytes], spans: bytes = b"", partition: int = ANY
+        self, job: Origin, count: int, frames: list[bytes], spans: bytes = b"", partition: int = ANY
     ) -> None:
         """Send a batch, or keep it until there is credit."""
         for member in job.members:
@@ -180,7 +183,7 @@ class Downstream(Port):
                 self.broker_epoch, self._sent, job.acker_epoch, count, job.attempt, job.accepted_ms, spans, partition
             )
             message = [wire.pack(head), *frames]
-            self._unaccepted.append((self._sent, job, message))
+            self._unaccepted.append((self._sent, job, count, message))
             self.dealer.send(message)
 
     def receive(self, head: wire.Head, frames: list[bytes]) -> None:
@@ -201,28 +204,36 @@ class Downstream(Port):
 
     def _accept(self, accepted: int) -> None:
         while self._unaccepted and self._unaccepted[0][0] <= accepted:
-            _, job, _ = self._unaccepted.popleft()
+            _, job, _, _ = self._unaccepted.popleft()
             for member in job.members:
                 member.waiting -= 1
-                if member.settled:
+                if isinstance(member, Job) and member.settled:
                     self._done(member)
 
     def _resend(self, accepted: int) -> None:
-        for seq, _, message in self._unaccepted:
+        for seq, _, _, message in self._unaccepted:
             if seq > accepted:
                 self.dealer.send(message)
 
     def _new_broker(self, broker_epoch: int) -> None:
-        """The broker died: nobody can say which of the unaccepted batches it had, so their roots are tried anew."""
+        """The broker died: nobody can say which of the unaccepted batches it had, so their roots are tried anew.
+
+        Those that are not tracked are gone, since the broker may have passed them on.
+        """
         self.broker_epoch = broker_epoch
-        lost = [member for _, job, _ in self._unaccepted for member in job.members]
+        lost: list[tuple[Job | Errand, int]] = []
+        for _, origin, count, _ in self._unaccepted:
+            members: tuple[Job | Errand, ...] = origin.members
+            # What several jobs share is counted by the first of them.
+            lost += [(member, 0 if place else count) for place, member in enumerate(members)]
         self._unaccepted.clear()
         self._sent = self._accepted = 0
-        for job in lost:
-            if not job.lost:
-                job.lost = f"the broker of {self.edge} died before it accepted {self.who.name}'s outputs"
-                if job.settled:
-                    self._done(job)
+        why = f"the broker of {self.edge} died before it accepted {self.who.name}'s outputs"
+        for job, count in lost:
+            was_lost = job.lost
+            job.lose(count, why)
+            if isinstance(job, Job) and job.settled and not was_lost:
+                self._done(job)
 
     @property
     def blocked(self) -> bool:

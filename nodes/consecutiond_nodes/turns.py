@@ -10,6 +10,7 @@ from consecutiond_broker import wire
 from consecutiond_broker.dealer import Dealer
 from consecutiond_broker.errors import WireError
 from consecutiond_broker.recorder import WINDOW, Recorder, RefusedError
+from consecutiond_nodes.job import Errand
 from consecutiond_nodes.outbox import Buffer
 from consecutiond_nodes.ports import Context, Who
 from consecutiond_nodes.raised import user_traceback
@@ -37,13 +38,16 @@ class Turns:
         most: items in one batch of what is recorded.
         runner: the worker.
         poller: wakes the worker for what the acker says.
+        tracked: what is pushed is recorded; else it goes straight to the brokers.
     """
 
     def __init__(
-        self, context: Context, acker_uri: str, node: str, who: Who, most: int, runner: Runner, poller: zmq.Poller
-    ) -> None:
+        self, context: Context, acker_uri: str, node: str, who: Who, most: int, runner: Runner, poller: zmq.Poller,
+        *, tracked: bool = True,
+    ) -> None:  # fmt: skip
         self._context, self._acker_uri, self._poller, self._runner = context, acker_uri, poller, runner
         self._node, self._who, self._most = node, who, most
+        self._errand = None if tracked else Errand()
         #: whether the newest turn was an `end`: a node that has ended works no more
         self.ended = False
         #: the turn that the acker has asked for
@@ -95,14 +99,23 @@ class Turns:
             self.asked = None
         self.ended, self._round = turn.what == "end", turn.round
         who = self._who
-        self._done = [wire.pack(wire.TurnDone(turn.what, turn.round, self._node, who.name, who.epoch, raised))]
+        self._done = [wire.pack(wire.TurnDone(turn.what, turn.round, self._node, who.name, who.epoch, raised, self._lost()))]
         self.acker.send(self._done)
         if self._greetings != greetings:
             # The acker, perhaps a new one, was greeted in the middle and knows a state that is past.
             self.acker.send(self._greet())
 
+    def _lost(self) -> int:
+        """Return how many untracked values went down with a broker since the last turn."""
+        if self._errand is None:
+            return 0
+        lost, self._errand.lost = self._errand.lost, 0
+        return lost
+
     @property
     def _outstanding(self) -> int:
+        if self._errand is not None:
+            return self._errand.waiting
         return self._recorder.outstanding if self._recorder is not None else 0
 
     def record_all(self, buffers: list[Buffer]) -> None:
@@ -115,9 +128,13 @@ class Turns:
         """Values pushed outside `process` have no parent: they become roots, recorded before they travel."""
         if not len(buffer):
             return
+        if self._errand is not None:
+            buffer.send_untracked(self._errand)
+            self._wait_below(WINDOW)
+            return
         if self._recorder is None:
             self._recorder = Recorder(self._context, self._acker_uri, inside=True)
-            self._recorder.dealer.register(self._poller)
+            self._recorder.register(self._poller)
         entry = tuple(port.edge for port in buffer.ports)
         for start, stop, body in buffer.messages(self._most):
             self._recorder.append(body, stop - start, entry)
@@ -130,8 +147,8 @@ class Turns:
         Raises:
             RefusedError: the acker takes no more.
         """
-        while self._recorder is not None and self._recorder.outstanding >= most and not self._runner.stopping:
-            if self._recorder.refused:
+        while self._outstanding >= most and not self._runner.stopping:
+            if self._recorder is not None and self._recorder.refused:
                 raise RefusedError(self._recorder.refused)
             self._runner.wait()
 

@@ -76,6 +76,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     batch_bytes: int = 1 << 20
     #: bytes of the largest single value
     max_message: int = 48 << 20
+    #: false: no batch has roots and ids, and none may be processed twice
+    tracking: bool = True
 
 
 class Worker:
@@ -122,7 +124,9 @@ class Worker:
         self._ports = list(self.down.values())
         for port in (*self.up, *self._ports):
             port.dealer.register(self.poller)
-        self.turns = Turns(context, options.acker_uri, node.name, who, options.batch_items, self, self.poller)
+        self.turns = Turns(
+            context, options.acker_uri, node.name, who, options.batch_items, self, self.poller, tracked=options.tracking
+        )
         sizes = options.batch_bytes, options.max_message
         self.exits = Exits(node.name, self.down, self._keyed, options.outputs, sizes, self.cell.words, self._send_slice)
         self._buffers = self.exits.buffers
@@ -202,6 +206,9 @@ class Worker:
         started = time.perf_counter()
         self._job = job
         self.cell.start(job.slot, job.seq)
+        if job.untracked:
+            # Should we die, nobody else may have it: it cannot be told from one whose outputs have left.
+            self._outputs_leave(job)
         for buffer in self._buffers:
             buffer.start()
         values = self._decoded(job)

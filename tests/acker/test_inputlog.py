@@ -286,7 +286,7 @@ class TestFailures:
             [(emission, _)] = log.emitted()
             log.log.failed(closed(emission), fail(error=error))
             log.turn()
-        groups = [(group["error"], group["count"]) for group in log.log.failures.values()]
+        groups = [(group["error"], group["count"]) for group in log.log.failures.show()]
         assert groups == [("ValueError: 1", 2), ("KeyError: 3", 1)]
         assert log.store.totals().failed == 3
 
@@ -297,4 +297,4 @@ class TestFailures:
             [(emission, _)] = log.emitted()
             log.log.failed(closed(emission), fail(node=f"node{number}"))
             log.turn()
-        assert (len(log.log.failures), log.store.totals().failed) == (20, 30)
+        assert (len(log.log.failures.show()), log.store.totals().failed) == (20, 30)
