@@ -131,8 +131,6 @@ class Broker:
             log.warning("wire.malformed peer=%r count=%d error=%s", peer, self._malformed, error)
 
     def _from_worker(self, peer: bytes, head: wire.Head, frames: list[bytes]) -> None:
-        if self.links is not None and not isinstance(head, wire.Join) and not self.links.may_speak(peer, self._link):
-            return
         if isinstance(head, wire.Settle):
             if head.broker_epoch == self.epoch:
                 self._settled(peer, head, frames)
@@ -149,8 +147,8 @@ class Broker:
     def _joined(self, peer: bytes, head: wire.Join) -> None:
         if head.version != wire.VERSION:
             raise WireError(f"{head.name} speaks version {head.version} of the protocol, this broker {wire.VERSION}")
-        # The end of its last connection comes before its greeting on this one.
-        self._bury_gone()
+        if self.links is not None and not head.pid and not self._far_joined(self.links, peer, head):
+            return self._send(peer, wire.Fenced(head.epoch))
         accepted, limit = 0, head.limit
         if head.side == "up":
             source = self.edge.join_source(peer, head.epoch)
@@ -173,11 +171,25 @@ class Broker:
                     f"the connection of {head.name} broke with this batch on its way",
                 )
             self._watch(peer, head)
-        if self.links is not None and not head.pid:
-            self.links.joined(peer, self._link)
         log.info("peer.joined name=%s side=%s epoch=%d", head.name, head.side, head.epoch)
         self._send(peer, wire.Joined(wire.VERSION, self.epoch, accepted, limit, self.edge.hint))
         return None
+
+    def _far_joined(self, links: Links, peer: bytes, head: wire.Join) -> bool:
+        """Admit a worker on another machine, and end its older incarnation; return False when there is a newer one."""
+        # The end of its last connection comes before its greeting on this one.
+        self._bury_gone()
+        rival = links.rival(peer, head)
+        if rival is not None:
+            other, epoch = rival
+            if epoch > head.epoch:
+                return False
+            # It may live on and send what it likes: it is nobody here from now on.
+            self.edge.leave_source(other, epoch)
+            self._bury(other)
+            self._send(other, wire.Fenced(epoch))
+        links.joined(peer, self._link)
+        return True
 
     def _watch(self, peer: bytes, head: wire.Join) -> None:
         self._cells[peer] = (head.cell, head.slot, head.epoch)
@@ -244,8 +256,14 @@ class Broker:
         remains = read_remains(Path(cell), epoch, slot) if cell else None
         verdict = self.edge.bury(peer, remains)
         name = peer.decode(errors="replace")
+        why = "worker died", f"{name} died after a part of this batch's outputs had left"
+        if self.links is not None and not cell:
+            why = (
+                "connection broke",
+                f"the connection to {name}, on another machine, ended with this batch in its hands",
+            )
         for batch, suspect in verdict.failed:
-            self._fail(batch, "worker died", f"{name} died after a part of this batch's outputs had left", suspect)
+            self._fail(batch, *why, suspect)
         for batch, suspect in verdict.redelivered:
             if suspect >= 0:
                 self._fail_suspect(batch, suspect, name)

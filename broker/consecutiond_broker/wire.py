@@ -46,9 +46,9 @@ class Join(_Head, tag=1, frozen=True):
     """A worker greets a broker, at every (re)connection.
 
     ``side`` is "up" for a sender and "down" for a receiver. ``started`` is the process's start time in clock ticks,
-    which together with ``pid`` names a process for good. ``cell`` is the path of the worker's cell file, ``slot`` the
-    place of this edge in it. A worker on another machine has neither: its ``pid`` is 0. ``held`` lists the deliveries that the worker still has in hand. ``partition`` is the
-    number of the worker among those of its node.
+    which together with ``pid`` names a process for good; ``pid`` is 0 for one on another machine. ``cell`` is the path
+    of the worker's cell file, ``slot`` the place of this edge in it. ``held`` lists the deliveries that the worker
+    still has in hand. ``partition`` is the number of the worker among those of its node.
     """
 
     version: int

@@ -22,13 +22,18 @@ Origin = Job | Bundle | Errand
 
 
 class Who(NamedTuple):
-    """A worker as its brokers know it."""
+    """A worker as its brokers know it; on another machine it has neither pid nor start time nor cell."""
 
     name: str
     epoch: int
     pid: int
     started: int
     cell: str
+
+    @property
+    def identity(self) -> str:
+        """Who it is among all peers of a socket: on another machine, where two may live, each incarnation its own."""
+        return self.name if self.pid else f"{self.name}/{self.epoch}"
 
     @property
     def number(self) -> int:
@@ -43,7 +48,7 @@ class Port:
     def __init__(self, context: Context, who: Who, side: str, edge: str, uri: str) -> None:
         self.who, self.side, self.edge = who, side, edge
         self.broker_epoch = 0
-        identity = f"{side}:{who.name}".encode()
+        identity = f"{side}:{who.identity}".encode()
         self.dealer = Dealer(context, uri, identity, self.greeting)
 
     def greeting(self) -> list[bytes]:

@@ -56,7 +56,7 @@ class Turns:
         self._done: list[bytes] | None = None
         self._greetings = 0
         self._recorder: Recorder | None = None
-        self.acker = Dealer(context, acker_uri, f"N:{who.name}".encode(), self._greet)
+        self.acker = Dealer(context, acker_uri, f"N:{who.identity}".encode(), self._greet)
         self.acker.register(poller)
 
     def _greet(self) -> list[bytes]:

@@ -42,6 +42,7 @@ MESSAGES: list[tuple[wire.Head, list[bytes]]] = [
     (wire.StatsAsk(1), []),
     (wire.Stats(1, b"{}"), []),
     (wire.Alive(1, "acker", 4711, 99, 2, "ready", "", b"{}"), []),
+    (wire.End("the graph has ended"), []),
     (wire.Ask(1, "status", b"{}"), []),
     (wire.Answer(1, "", b"{}"), []),
 ]
