@@ -16,7 +16,9 @@ class ControlError(ConsecutiondError):
     """The heart did not answer, or answered with an error."""
 
 
-def ask(uri: str, verb: str, timeout_s: float, alive: Callable[[], bool] = lambda: True) -> dict[str, Any]:
+def ask(
+    uri: str, verb: str, timeout_s: float, alive: Callable[[], bool] = lambda: True, args: bytes = b""
+) -> dict[str, Any]:
     """Send a request to the heart and wait for the answer.
 
     It is sent again every second, since a heart may be killed and come back while we wait; all requests can be
@@ -27,6 +29,7 @@ def ask(uri: str, verb: str, timeout_s: float, alive: Callable[[], bool] = lambd
         verb: "wait", "status", "stop" or "shutdown".
         timeout_s: seconds to wait at the utmost.
         alive: tells whether waiting still makes sense.
+        args: of "stop": the seconds that it may take, in decimal digits.
 
     Raises:
         ControlError: no answer came in time, or the answer is an error, whose text it then carries.
@@ -40,7 +43,7 @@ def ask(uri: str, verb: str, timeout_s: float, alive: Callable[[], bool] = lambd
         next_ask = 0.0
         while (now := time.monotonic()) < deadline:
             if now >= next_ask:
-                socket.send(wire.pack(wire.Ask(1, verb, b"")))
+                socket.send(wire.pack(wire.Ask(1, verb, args)))
                 next_ask = now + 1.0
             if socket.poll(100):
                 return _answer(socket.recv_multipart())

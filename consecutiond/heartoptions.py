@@ -16,5 +16,11 @@ class HeartOptions(msgspec.Struct, frozen=True, kw_only=True):
     parts: tuple[str, ...]
     #: of these, the ones that live in the calling process and are not restarted
     local_parts: tuple[str, ...]
+    #: of these, the one that feeds the acker, which is stopped before the others drain; empty if there is none
+    input_part: str = ""
     start_timeout_s: float
     stop_timeout_s: float
+    #: where a stop can be asked for; empty when the calling process listens there itself
+    kill_uri: str = ""
+    #: parts in the order in which they are killed when a stop takes too long, together those of one depth
+    kill_tiers: tuple[tuple[str, ...], ...] = ()

@@ -215,8 +215,8 @@ class _Planner:
             part=part, worker=worker, node=node, target=self.target,
             upstream=tuple(self._end(name) for name in upstream), downstream=downstream, output=output,
             outputs=self.outputs, acker_uri=self.acker_uri, window=s.worker_window, batch_items=s.batch_items,
-            batch_s=s.batch_s, batch_bytes=s.batch_bytes, max_message=s.max_message, consecutor=s.id, tracking=s.tracking,
-            **self.common,
+            batch_s=s.batch_s, batch_bytes=s.batch_bytes, max_message=s.max_message, consecutor=s.id,
+            tracking=s.tracking, **self.common,
         )  # fmt: skip
 
     def _end(self, name: str) -> EdgeEnd:

@@ -2,30 +2,16 @@
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from consecutiond.feeder import Feeder, GoneError
+from consecutiond.inputs.opening import Server
 
 if TYPE_CHECKING:
     from consecutiond.consecutor import Consecutor, Summary
 
 #: seconds between looks at whether the consecutor is still there
 _LOOK_S = 0.1
-
-
-class Server(Protocol):
-    """What feeds a consecutor from outside."""
-
-    endpoint: str
-
-    def start(self) -> None:
-        """Begin."""
-
-    def wait(self, timeout_s: float | None = None) -> bool:
-        """Return whether it has ended."""
-
-    def stop(self, timeout_s: float = 10.0) -> None:
-        """Finish what has come, and end."""
 
 
 def serve(consecutor: "Consecutor", make: Callable[[Feeder], Server]) -> "Summary | None":

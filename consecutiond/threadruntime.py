@@ -195,6 +195,10 @@ class ThreadSupervisor:
         """Threads are not restarted: none is ever dead for the heart."""
         raise NotImplementedError(name)
 
+    def stop(self, name: str) -> None:
+        """Threads are stopped all together: no part of theirs has clients of its own."""
+        raise NotImplementedError(name)
+
     def info(self) -> list[ProgramInfo]:
         """Nothing dies without a word."""
         return []

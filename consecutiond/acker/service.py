@@ -202,7 +202,8 @@ class Acker:
     # --- emission --------------------------------------------------------------------------------------------
 
     def _may_enter(self, entry: Entry) -> bool:
-        return self.ready and not self.cut and not any(self.ends.has_ended(self.options.targets[name]) for name in entry)
+        may_emit = self.ready and not self.cut
+        return may_emit and not any(self.ends.has_ended(self.options.targets[name]) for name in entry)
 
     def _emit(self) -> None:
         """Emit what is ready, as far as open roots, credit and the end of the graph allow."""

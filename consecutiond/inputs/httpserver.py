@@ -87,6 +87,11 @@ class HttpServer:
         """How many answers were given, by status."""
         return dict(self.app.counts)
 
+    @property
+    def refused(self) -> int:
+        """How many requests were not done as asked."""
+        return sum(count for status, count in self.counts.items() if status >= 400)
+
     # --- the thread's side -----------------------------------------------------------------------------------
 
     def _run(self) -> None:

@@ -158,6 +158,11 @@ class ZmqServer:
         self._rouse()
         self._thread.join()
 
+    @property
+    def refused(self) -> int:
+        """How many frames, or whole messages of clients that get answers, were no values."""
+        return self.counts.malformed
+
     def _rouse(self) -> None:
         """Wake the thread; from any thread."""
         with self._closing:

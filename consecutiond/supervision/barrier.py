@@ -1,4 +1,4 @@
-"""What became of the start, on disk: a new heart must not take a graph that runs for one that starts."""
+"""What became of the start, on disk: a new heart must not begin it again, nor forget that it is to stop."""
 
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,8 @@ class Start(msgspec.Struct, frozen=True):
     ready: bool
     #: why it was given up, or empty
     failed: str
+    #: until when a stop may drain, in monotonic seconds of this machine; None while nobody has asked for one
+    drain_until: float | None = None
 
 
 def read_start(pid_dir: Path, root: tuple[int, int]) -> Start:

@@ -20,8 +20,10 @@ import msgspec
 import zmq
 
 from consecutiond.heartoptions import HeartOptions
+from consecutiond.inputs.killsocket import KillRouter
 from consecutiond.logs import get_logger, log_events
 from consecutiond.supervision.barrier import Start, read_start, write_start
+from consecutiond.supervision.killing import Killing
 from consecutiond.supervision.parts import Parts, Supervisor, write_pid
 from consecutiond.supervision.supervisord import SupervisorClient, SupervisorError
 from consecutiond_broker import wire
@@ -46,6 +48,8 @@ _FAILED_S: Final = 5.0
 #: seconds until a root that did not answer is asked again to stop everything
 _ASK_AGAIN_S: Final = 1.0
 _NEVER: Final = float("inf")
+#: what the acker, and whoever is refused, hears of a stop
+_TOLD: Final = "the consecutor was told to stop"
 #: what is known of the log before the acker has said a word
 _UNKNOWN: Final = dict.fromkeys(("accepted", "completed", "failed", "open", "waiting"))
 
@@ -79,9 +83,12 @@ class Heart:
         self._waiting: list[tuple[bytes, int]] = []
         self._stop_waiting: list[tuple[bytes, int]] = []
         self._draining: float | None = None
+        #: the acker is to be told to drain, once the input program has ended
+        self._drain_next = False
         #: when the root is (again) asked to stop everything
         self._ask_root = clock.now() + _FAILED_S if self.failed else _NEVER
         self._shut_down = False
+        self._killing: Killing | None = None
         self._finished = False
         self._acker_stats: dict[str, Any] = dict(_UNKNOWN)
         #: who asked for the status, until when the acker's answer is waited for
@@ -93,13 +100,18 @@ class Heart:
         self.control = context.socket(zmq.ROUTER)
         self.control.setsockopt(zmq.LINGER, 500)
         self.control.bind(options.control_uri)
+        self.kill = KillRouter(context, options.kill_uri, options.stop_timeout_s) if options.kill_uri else None
         self.acker = Dealer(context, options.acker_uri, b"H:heart", self._greet_acker)
         self.poller = zmq.Poller()
         for socket in (self.alive, self.control):
             self.poller.register(socket, zmq.POLLIN)
+        if self.kill is not None:
+            self.poller.register(self.kill.socket, zmq.POLLIN)
         self.acker.register(self.poller)
         self.parts = Parts(options, supervisor, clock, self.poller)
         self.parts.frozen = bool(self.failed)
+        if start is not None and start.drain_until is not None:
+            self._drain("an earlier heart was told to", start.drain_until)
 
     def listen(self, signals: Signals | Wake) -> None:
         """Drain and shut down when one of these signals comes."""
@@ -117,6 +129,7 @@ class Heart:
             self._told_to_end()
         self._hear_beats()
         self._hear_control()
+        self._hear_kill()
         self._hear_acker()
         self.parts.see_deaths()
         now = self.clock.now()
@@ -177,7 +190,7 @@ class Heart:
         if self._root is None:
             return
         try:
-            write_start(self._pid_dir, Start(self._root, self.ready, self.failed))
+            write_start(self._pid_dir, Start(self._root, self.ready, self.failed, self._draining))
         except OSError as error:
             log.warning("start.not_written", error=str(error))
 
@@ -193,7 +206,7 @@ class Heart:
         if self._shut_down or self._root_stops():
             self.stopping = True
         else:
-            self._drain("the consecutor was told to stop")
+            self._drain("a signal", self.clock.now() + self.options.stop_timeout_s)
 
     def _root_stops(self) -> bool:
         try:
@@ -202,21 +215,52 @@ class Heart:
             log.warning("root.unreachable", error=str(error))
             return False
 
-    def _drain(self, why: str) -> None:
+    def _hear_kill(self) -> None:
+        seconds = self.kill.receive() if self.kill is not None else None
+        if seconds is not None:
+            self._drain("the kill socket", self.clock.now() + seconds)
+
+    def _drain(self, why: str, until: float) -> None:
+        """Begin to stop; who asks first says how long it may take."""
         if self._draining is not None:
             return
-        self._draining = self.clock.now() + self.options.stop_timeout_s
-        log.info("graph.draining", why=why)
+        self._draining = until
+        log.info("graph.draining", why=why, seconds=round(until - self.clock.now(), 3))
+        if not self.ready and not self.failed:
+            # Nothing is in work yet; what is in the log stays there. This is no failure, so nobody is to remember it.
+            self.failed = f"{_TOLD} before every part was up"
+            self._answer_waiting()
+        else:
+            self._remember_start()
         if self.failed or self._finished:
             self._shutdown()
+        elif self.options.input_part and self.parts.retire(self.options.input_part):
+            # It still needs the acker: for the receipts of what its clients have sent.
+            self._drain_next = True
         else:
-            self.acker.send([wire.pack(wire.Drain(why))])
+            self.acker.send([wire.pack(wire.Drain(_TOLD))])
+
+    def _drain_once_input_ended(self) -> None:
+        if self._drain_next and self.parts.is_gone(self.options.input_part):
+            self.acker.send([wire.pack(wire.Drain(_TOLD))])
+            self._drain_next = False
 
     def _judge_stop(self, now: float) -> None:
+        self._drain_once_input_ended()
         if self._draining is not None and now > self._draining and not self._shut_down:
-            log.warning("graph.stop_timed_out", timeout_s=self.options.stop_timeout_s, action="killing; the log stays")
-            self._shutdown()
+            self._kill(now)
         elif now > self._ask_root:
+            self._shutdown()
+
+    def _kill(self, now: float) -> None:
+        """The time is over: kill the workers, the upper ones first; what is open stays in the log."""
+        if self._killing is None:
+            log.warning("graph.stop_timed_out", action="killing; what is open stays in the log")
+            self.parts.frozen = True
+            self._killing = Killing(self.options.kill_tiers, self.parts.kill, self.parts.lives, now)
+            self.acker.send([wire.pack(wire.Drain(_TOLD, cut=True))])
+            self._ask_stats()
+        if self._killing.step(now):
             self._shutdown()
 
     def _shutdown(self) -> None:
@@ -237,9 +281,9 @@ class Heart:
     # --- acker -----------------------------------------------------------------------------------------------
 
     def _greet_acker(self) -> list[bytes]:
-        if self._draining is not None:
+        if self._draining is not None and not self._drain_next:
             # A new acker does not know that the graph is to stop.
-            self.acker.send([wire.pack(wire.Drain("the consecutor was told to stop"))])
+            self.acker.send([wire.pack(wire.Drain(_TOLD))])
         if self._status_asked:
             self._ask_stats()
         return [wire.pack(wire.HeartJoin(wire.VERSION, self.epoch, self.ready))]
@@ -256,6 +300,8 @@ class Heart:
         if isinstance(head, wire.Stats):
             self._acker_stats = msgspec.json.decode(head.body)
             self._answer_status(_NEVER)
+            if self._killing is not None and self._acker_stats.get("cut"):
+                self._killing.announced = True
         elif isinstance(head, wire.Finished):
             self._acker_stats = msgspec.json.decode(head.summary)
             self._finished = True
@@ -292,7 +338,7 @@ class Heart:
                 # Said again, it is answered again: the first answer may have been for a client that is gone.
                 self._shutdown()
             else:
-                self._drain("`consecutiond stop`")
+                self._drain("the control socket", self.clock.now() + _seconds(head.args, self.options.stop_timeout_s))
         else:
             self._answer(peer, head.number, {}, f"unknown request {head.verb!r}: wait, status, stop, shutdown")
 
@@ -332,6 +378,17 @@ class Heart:
         self.acker.close()
         self.alive.close(linger=0)
         self.control.close()
+        if self.kill is not None:
+            self.kill.close()
+
+
+def _seconds(args: bytes, own: float) -> float:
+    """Return the seconds that a request names, or our own if it names none."""
+    try:
+        seconds = float(args or own)
+    except ValueError:
+        return own
+    return seconds if seconds >= 0 else own
 
 
 def main() -> None:

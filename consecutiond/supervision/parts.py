@@ -1,6 +1,7 @@
 """The parts as the heart knows them: their beats, their deaths, and when each is started again."""
 
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -14,7 +15,7 @@ from consecutiond.supervision.policy import RestartPolicy
 from consecutiond.supervision.supervisord import ProgramInfo, SupervisorError
 from consecutiond_broker import wire
 from consecutiond_broker.clock import Clock
-from consecutiond_broker.deaths import DeathWatch
+from consecutiond_broker.deaths import DeathWatch, kill_if_ours
 from consecutiond_broker.errors import WireError
 
 log = get_logger("heart")
@@ -37,6 +38,9 @@ class Supervisor(Protocol):
     def start(self, name: str) -> None:
         """Start a part that has died."""
 
+    def stop(self, name: str) -> None:
+        """Begin to stop one part, and nobody else."""
+
     def info(self) -> list[ProgramInfo]:
         """Return what became of every part."""
 
@@ -50,7 +54,9 @@ class Supervisor(Protocol):
 class Part:
     """What the heart knows of one part."""
 
-    __slots__ = ("detail", "due", "epoch", "gone", "name", "pid", "restarts", "seen", "started", "state", "stats")
+    __slots__ = (
+        "detail", "due", "epoch", "gone", "name", "pid", "restarts", "retired", "seen", "started", "state", "stats",
+    )  # fmt: skip
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -59,6 +65,8 @@ class Part:
         self.gone = -1
         self.state, self.detail = "starting", ""
         self.seen = 0.0
+        #: it has done what it was there for, and is not started again
+        self.retired = False
         #: when it is to be started again, monotonic seconds
         self.due: float | None = None
         self.stats: dict[str, Any] = {}
@@ -186,11 +194,36 @@ class Parts:
     def _died(self, part: Part, now: float) -> None:
         said_why = part.state == "failed"
         part.state, part.gone, part.due = "dead", part.epoch, None
-        if self.frozen:
+        if self.frozen or part.retired:
             return
         delay = self._policy.on_exit(part.name, now)
         part.due = now + delay
         log.warning("part.died", part=part.name, part_pid=part.pid, said_why=said_why, restart_in_s=round(delay, 3))
+
+    def retire(self, name: str) -> bool:
+        """Have a part stopped for good; return whether its end is worth waiting for, which `is_gone` then tells."""
+        part = self._by_name[name]
+        part.retired, part.due = True, None
+        try:
+            self._supervisor.stop(name)
+        except SupervisorError as error:
+            self._refused(error)
+            return False
+        return True
+
+    def kill(self, name: str) -> None:
+        """Kill a part and what it has started, if its process is known and lives."""
+        part = self._by_name[name]
+        if self.lives(name):
+            kill_if_ours(part.pid, part.started, signal.SIGKILL, group=True)
+
+    def lives(self, name: str) -> bool:
+        """Return whether a part has a process of its own that is not proven dead."""
+        return self._deaths.fd(name) is not None
+
+    def is_gone(self, name: str) -> bool:
+        """Return whether a part has died, and no other of its name has come."""
+        return self._by_name[name].state == "dead"
 
     def _look_at_root(self, now: float) -> None:
         """Find parts that died without a word: in C code at import, or while the heart itself was away."""

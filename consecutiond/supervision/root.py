@@ -100,15 +100,17 @@ class RootOptions(ServerOptions):  # type: ignore[misc]
 class Root(Supervisor):  # type: ignore[misc]
     """Supervisord with three differences.
 
-    Requests to end (TERM, INT, QUIT) go to the heart as TERM, and HUP as HUP; the heart drains the graph and
-    asks for the shutdown over XML-RPC. Supervisord stops everything by itself when the heart does not run,
-    when it ends after having been asked, or at the third request. The loop turns again at once whenever
-    something has changed, instead of at the next second. Programs of one priority are stopped together.
+    Requests to end (TERM, INT, QUIT) go to the heart as TERM; the heart drains the graph and asks for the
+    shutdown over XML-RPC. HUP is such a request where there is a terminal that can hang up; a daemon without one
+    ignores it. Supervisord stops everything by itself when the heart does not run, when it ends after having been
+    asked, or at the third request. The loop turns again at once whenever something has changed, instead of at the
+    next second. Programs of one priority are stopped together.
     """
 
     def __init__(self, options: RootOptions, waker: Waker) -> None:
         super().__init__(options)
         self._waker = waker
+        self._has_terminal = _has_terminal()
         self._requests = 0
         self._states: dict[str, int] = {}
         self._stopping: tuple[int, int] = (SupervisorStates.RUNNING, 0)
@@ -141,11 +143,10 @@ class Root(Supervisor):  # type: ignore[misc]
     def _handle(self, number: int) -> None:
         if number not in (*_ENDING, signal.SIGHUP) or self.options.mood != SupervisorStates.RUNNING:
             return self._handle_as_stock(number)
-        heart = self._heart()
-        if number == signal.SIGHUP:
-            if heart is not None:
-                heart.signal(signal.SIGHUP)
+        if number == signal.SIGHUP and not self._has_terminal:
+            self.options.logger.info("received SIGHUP, and ignored it: no terminal can have hung up")
             return None
+        heart = self._heart()
         self._requests += 1
         if heart is None or self._requests > _PATIENCE:
             return self._handle_as_stock(number)
@@ -154,10 +155,9 @@ class Root(Supervisor):  # type: ignore[misc]
         return None
 
     def _handle_as_stock(self, number: int) -> None:
-        """Let stock supervisord act on one signal, but for a restart of the root, which nothing needs."""
-        if number != signal.SIGHUP:
-            self.options.signal_receiver.receive(number, None)
-            super().handle_signal()
+        """Let stock supervisord act on one signal; HUP would restart the root, which nothing needs, so it ends it."""
+        self.options.signal_receiver.receive(signal.SIGTERM if number == signal.SIGHUP else number, None)
+        super().handle_signal()
 
     def _heart(self) -> Any:
         """Return the heart's process, or None when it does not run."""
@@ -173,6 +173,15 @@ class Root(Supervisor):  # type: ignore[misc]
         if stopping != self._stopping or states != self._states:
             self._waker.wake()
         self._states, self._stopping = states, stopping
+
+
+def _has_terminal() -> bool:
+    """Return whether this process has a controlling terminal."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,6 +5,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def asked() -> list[float]:
 
 @pytest.fixture
 def kill(uri: str, asked: list[float]) -> Iterator[KillSocket]:
-    kill = KillSocket(uri, asked.append)
+    kill = KillSocket(uri, 60.0, asked.append)
     yield kill
     kill.close()
 
@@ -45,6 +46,27 @@ def test_a_stop_is_answered_and_calls_back_with_its_seconds(kill: KillSocket, ur
 def test_the_first_request_alone_counts(kill: KillSocket, uri: str, asked: list[float]) -> None:
     assert [request_stop(uri, seconds) for seconds in (3, 1, 99)] == [3, 3, 3]
     until(lambda: asked == [3])
+
+
+def test_a_request_without_seconds_gets_those_of_the_consecutor(kill: KillSocket, uri: str, asked: list[float]) -> None:
+    assert request_stop(uri, None) == 60.0
+    until(lambda: asked == [60.0])
+
+
+def test_nobody_is_asked_who_is_not_alive(uri: str) -> None:
+    with pytest.raises(NoAnswerError):
+        request_stop(uri, 1, answer_s=3600, alive=lambda: False)
+
+
+def test_a_listener_that_comes_late_is_asked_too(uri: str, asked: list[float]) -> None:
+    """As a heart that is restarted: the request waits for it, or is sent again."""
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(request_stop, uri, 2.0, 60.0)
+        with pytest.raises(TimeoutError):
+            answer.result(0.05)
+        kill = KillSocket(uri, 60.0, asked.append)
+        assert answer.result() == 2.0
+    kill.close()
 
 
 def test_the_socket_is_for_this_user_alone(kill: KillSocket, uri: str) -> None:
@@ -66,7 +88,7 @@ NONSENSE = [
     [b"CONSECUTIOND/1", b"STOP", b"7"], [b"", b"CONSECUTIOND/1", b"STOP"], [b"", b"CONSECUTIOND/2", b"STOP", b"7"],
     [b"", b"CONSECUTIOND/1", b"stop", b"7"], [b"", b"CONSECUTIOND/1", b"STOP", b"-1"],
     [b"", b"CONSECUTIOND/1", b"STOP", b"inf"], [b"", b"CONSECUTIOND/1", b"STOP", b"7\n"],
-    [b"", b"CONSECUTIOND/1", b"STOP", b""], [b"", b"CONSECUTIOND/1", b"STOP", "\u0667".encode()],
+    [b"", b"CONSECUTIOND/1", b"STOP", b" "], [b"", b"CONSECUTIOND/1", b"STOP", "\u0667".encode()],
     [b"", b"CONSECUTIOND/1", b"STOP", b"7", b""], [b""], [b"\x00" * 64], [b"a"] * 1000,
 ]  # fmt: skip
 
@@ -96,7 +118,7 @@ def test_a_callback_that_raises_leaves_the_socket_alive(uri: str) -> None:
     def bad(_seconds: float) -> None:
         raise ZeroDivisionError
 
-    kill = KillSocket(uri, bad)
+    kill = KillSocket(uri, 60.0, bad)
     assert [request_stop(uri, 1), request_stop(uri, 2)] == [1, 1]
     kill.close()
 
@@ -108,7 +130,7 @@ def test_the_callback_may_close_the_socket(uri: str) -> None:
         kill.close()
         closed.set()
 
-    kill = KillSocket(uri, close)
+    kill = KillSocket(uri, 60.0, close)
     request_stop(uri, 1)
     assert closed.wait(30)
     kill.close()
@@ -130,4 +152,4 @@ def test_seconds_that_are_none_are_refused_before_they_are_sent(uri: str, second
 
 def test_a_place_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot make the kill socket"):
-        KillSocket(f"ipc://{tmp_path}/nowhere/kill.sock", lambda _seconds: None)
+        KillSocket(f"ipc://{tmp_path}/nowhere/kill.sock", 60.0, lambda _seconds: None)

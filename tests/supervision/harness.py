@@ -28,6 +28,7 @@ class RecordingRoot:
 
     def __init__(self) -> None:
         self.started: list[str] = []
+        self.stopped: list[str] = []
         self.shutdowns = 0
         self.looks = 0
         self.is_stopping = False
@@ -36,6 +37,10 @@ class RecordingRoot:
 
     def start(self, name: str) -> None:
         self.started.append(name)
+        self._answer()
+
+    def stop(self, name: str) -> None:
+        self.stopped.append(name)
         self._answer()
 
     def info(self) -> list[ProgramInfo]:
@@ -90,9 +95,9 @@ class Harness:
         self.heart = Heart(self.options, self._number, self.context, self.root, self.clock, root)
         return self.heart
 
-    def start_ready(self) -> Heart:
+    def start_ready(self, **options: Any) -> Heart:
         """Return a heart whose graph is up."""
-        self.start()
+        self.start(**options)
         self.acker()
         for name in self.options.parts:
             self.beat(name)

@@ -6,9 +6,10 @@ import msgspec
 import pytest
 import zmq
 
+from consecutiond.supervision.barrier import read_start
 from consecutiond_broker import wire
 from consecutiond_broker.wake import Wake
-from tests.supervision.harness import SHUTDOWN_STATE, Harness, identity, refusal
+from tests.supervision.harness import ROOT, SHUTDOWN_STATE, Harness, identity, refusal
 
 
 def finished(harness: Harness) -> bool:
@@ -226,8 +227,118 @@ def test_a_drain_that_takes_too_long_is_cut_off(harness: Harness) -> None:
     harness.turn(3)
     assert harness.root.shutdowns == 0
     harness.clock.advance(0.2)
+    cut(harness)
     assert not finished(harness)
     assert harness.root.shutdowns == 1
+
+
+def cut(harness: Harness) -> None:
+    """Wait until the acker hears that the time is over, and have it say that it knows."""
+    harness.until(lambda: any(head.cut for head in harness.heard_of(wire.Drain)), "the acker hears of the cut")
+    harness.tell(wire.Stats(1, b'{"cut":true}'))
+
+
+def test_whoever_asks_for_a_stop_says_how_long_it_may_take(harness: Harness) -> None:
+    harness.start_ready()
+    harness.client.send(wire.pack(wire.Ask(1, "stop", b"3.500")))
+    harness.until(lambda: harness.heard_of(wire.Drain), "the acker is told to drain")
+    harness.clock.advance(3.4)
+    harness.turn(3)
+    assert not any(head.cut for head in harness.heard_of(wire.Drain))
+    harness.clock.advance(0.2)
+    cut(harness)
+    assert not finished(harness)
+
+
+@pytest.mark.parametrize("args", [b"soon", b"-1", b"nan", b"\xff"])
+def test_seconds_that_are_none_are_the_hearts_own(harness: Harness, args: bytes) -> None:
+    harness.start_ready()
+    harness.client.send(wire.pack(wire.Ask(1, "stop", args)))
+    harness.until(lambda: harness.heart._draining is not None, "it is to stop")
+    assert harness.heart._draining == harness.clock.now() + harness.options.stop_timeout_s
+
+
+def test_the_workers_are_killed_from_the_top_when_the_time_is_over(harness: Harness) -> None:
+    """The lower one is killed only when the upper one is proven dead, and none before the acker knows."""
+    harness.start_ready(kill_tiers=(("one",), ("two",)))
+    upper, lower = harness.process(), harness.process()
+    harness.beat("one", epoch=2, identity=identity(upper))
+    harness.beat("two", epoch=2, identity=identity(lower))
+    harness.settle()
+    order = []
+    kill = harness.heart.parts.kill
+    lives = harness.heart.parts.lives
+    harness.heart.parts.kill = lambda name: (order.append((name, lives("one"), lives("two"))), kill(name))  # type: ignore[method-assign,assignment]
+    harness.ask("stop")
+    harness.until(lambda: harness.heard_of(wire.Drain), "the acker is told to drain")
+    harness.clock.advance(harness.options.stop_timeout_s + 0.1)
+    harness.until(lambda: any(head.cut for head in harness.heard_of(wire.Drain)), "the acker hears of the cut")
+    harness.turn(3)
+    assert (order, upper.poll(), lower.poll()) == ([], None, None)
+    harness.tell(wire.Stats(1, b'{"cut":true}'))
+    assert not finished(harness)
+    assert order == [("one", True, True), ("two", False, True)]
+    assert (upper.wait(), lower.wait()) == (-9, -9)
+    assert harness.root.shutdowns == 1
+    assert harness.root.started == []
+
+
+def test_a_dead_acker_and_a_process_that_does_not_die_hold_up_no_kill(harness: Harness) -> None:
+    harness.start_ready(kill_tiers=(("one",), ("two",)))
+    harness.beat("one", epoch=2, identity=identity(harness.process()))
+    lower = harness.process()
+    harness.beat("two", epoch=2, identity=identity(lower))
+    harness.settle()
+    harness.heart.parts.lives = lambda _name: True  # type: ignore[method-assign]
+    harness.ask("stop")
+    harness.until(lambda: harness.heard_of(wire.Drain), "the acker is told to drain")
+    harness.clock.advance(harness.options.stop_timeout_s + 0.1)
+    for _ in range(4):
+        harness.turn(2)
+        harness.clock.advance(2.1)
+    assert not finished(harness)
+    assert lower.wait() == -9
+
+
+# --- the kill socket -------------------------------------------------------------------------------------------
+
+
+def test_a_daemons_heart_listens_at_the_kill_socket(harness: Harness) -> None:
+    uri = f"ipc://{harness.directory}/kill"
+    harness.start_ready(kill_uri=uri)
+    with harness.context.socket(zmq.REQ) as client:
+        client.connect(uri)
+        client.send_multipart([b"CONSECUTIOND/1", b"STOP", b"7.5"])
+        harness.until(lambda: client.poll(0), "the answer")
+        assert client.recv_multipart() == [b"CONSECUTIOND/1", b"STOPPING", b"7.5"]
+    harness.until(lambda: harness.heard_of(wire.Drain), "the acker is told to drain")
+    assert harness.heart._draining == harness.clock.now() + 7.5
+
+
+def test_a_heart_that_follows_in_a_drain_goes_on_with_it(harness: Harness) -> None:
+    """Whoever has asked and was answered does not ask again."""
+    harness.start_ready()
+    harness.ask("stop")
+    harness.until(lambda: harness.heard_of(wire.Drain), "the acker is told to drain")
+    until = harness.heart._draining
+    harness.heard.clear()
+    harness.clock.advance(1.0)
+    harness.replace()
+    assert harness.heart._draining == until
+    harness.acker()
+    harness.until(lambda: harness.heard_of(wire.Drain), "the acker is told again")
+    harness.tell(wire.Finished(b"{}"))
+    harness.until(lambda: harness.root.shutdowns, "everything is stopped")
+
+
+def test_a_stop_before_the_graph_is_up_waits_for_nothing_and_is_no_failed_start(harness: Harness) -> None:
+    harness.start()
+    harness.acker()
+    harness.ask("wait")
+    harness.ask("stop", 2)
+    assert harness.answer().error == "the consecutor was told to stop before every part was up"
+    assert harness.root.shutdowns == 1
+    assert read_start(harness.directory, ROOT).failed == ""
 
 
 def test_an_acker_that_is_new_during_a_drain_hears_of_it(harness: Harness) -> None:
@@ -299,15 +410,6 @@ def test_a_part_that_dies_during_the_drain_is_started_again(harness: Harness) ->
     harness.clock.advance(1.0)
     harness.turn()
     assert harness.root.started == ["one"]
-
-
-def test_a_start_that_fails_while_it_is_to_stop_is_not_waited_for(harness: Harness) -> None:
-    harness.start()
-    harness.ask("stop")
-    harness.until(lambda: harness.heart._draining, "it is to stop")
-    harness.beat("one", "failed", detail="x")
-    assert not finished(harness)
-    assert harness.root.shutdowns == 1
 
 
 def test_a_root_that_does_not_answer_is_asked_again_to_stop(harness: Harness) -> None:
@@ -390,3 +492,31 @@ def test_a_client_that_is_gone_holds_nobody_up(harness: Harness) -> None:
     harness.beat("one")
     harness.beat("two")
     assert harness.answer().number == 2
+
+
+# --- the input program -------------------------------------------------------------------------------------------
+
+
+def test_the_input_is_stopped_before_the_graph_drains_and_not_started_again(harness: Harness) -> None:
+    """The acker must not refuse what the input's clients have sent before the input has its receipts."""
+    harness.start_ready(input_part="two")
+    process = harness.process()
+    harness.beat("two", epoch=2, identity=identity(process))
+    harness.settle()
+    harness.ask("stop")
+    harness.until(lambda: harness.root.stopped, "the input is told to end")
+    harness.turn(3)
+    assert harness.root.stopped == ["two"]
+    assert not harness.heard_of(wire.Drain)
+    process.kill()
+    harness.until(lambda: harness.heard_of(wire.Drain), "the acker is told to drain")
+    harness.clock.advance(100.0)
+    harness.turn(3)
+    assert harness.root.started == []
+
+
+def test_an_input_that_cannot_be_stopped_holds_no_drain_up(harness: Harness) -> None:
+    harness.start_ready(input_part="two")
+    harness.root.refuse = refusal()
+    harness.ask("stop")
+    harness.until(lambda: harness.heard_of(wire.Drain), "the acker is told to drain")

@@ -1,6 +1,7 @@
 """The root as a real process: what becomes of its children, its signals, its lock and its time."""
 
 import os
+import pty
 import signal
 import stat
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from consecutiond.rundir import RunDir
-from consecutiond.supervision.root import spawn_root
+from consecutiond.supervision.root import root_argv, spawn_root
 from consecutiond.supervision.states import EXIT_ORPHAN, HEART, Program, RootOptions
 from consecutiond.supervision.supervisord import SupervisorClient, SupervisorError, render
 from consecutiond_broker import child
@@ -208,12 +209,12 @@ def test_children_know_the_root_and_lead_their_own_groups(tree: Tree) -> None:
     assert group == pid
 
 
-def test_term_int_and_hup_go_to_the_heart_and_stop_nobody(tree: Tree) -> None:
-    """TERM and INT arrive as TERM, HUP as HUP; the graph runs on until the heart asks for the shutdown."""
+def test_term_and_int_go_to_the_heart_and_stop_nobody(tree: Tree) -> None:
+    """Both arrive as TERM; the graph runs on until the heart asks for the shutdown."""
     root = tree.start(tree.program(HEART, HEART_CODE, autorestart=True, stop_wait_s=1), tree.program("p"))
     (pid,) = tree.noted_pids("p")
     eventually(lambda: heart_notes(tree), "the heart is up")
-    for number, noted in ((signal.SIGHUP, "SIGHUP"), (signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGTERM")):
+    for number, noted in ((signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGTERM")):
         count = len(heart_notes(tree))
         os.kill(root, number)
         eventually(lambda count=count: len(heart_notes(tree)) > count, f"{number!r} arrives")
@@ -242,16 +243,37 @@ def test_without_a_heart_term_stops_everything(tree: Tree) -> None:
     assert not alive(pid)
 
 
-def test_hup_without_a_heart_restarts_nothing(tree: Tree) -> None:
+@pytest.mark.parametrize("with_heart", [True, False])
+def test_hup_means_nothing_to_a_root_without_a_terminal(tree: Tree, with_heart: bool) -> None:
     """Stock supervisord would stop and start every program."""
-    root = tree.start(tree.program("p"))
+    programs = [tree.program("p")]
+    if with_heart:
+        programs.append(tree.program(HEART, HEART_CODE, autorestart=True, stop_wait_s=1))
+    root = tree.start(*programs)
     (pid,) = tree.noted_pids("p")
+    if with_heart:
+        eventually(lambda: heart_notes(tree), "the heart is up")
     os.kill(root, signal.SIGHUP)
-    # Signals are taken in order of number, and this one makes itself seen.
-    os.kill(root, signal.SIGUSR2)
-    eventually(lambda: "logreopen" in tree.log(), "the signals were taken")
+    eventually(lambda: "received SIGHUP, and ignored it" in tree.log(), "the signal was taken")
     assert alive(pid)
-    assert tree.states() == {"p": "RUNNING"}
+    assert set(tree.states().values()) <= {"RUNNING", "STARTING"}
+    assert [note for note in heart_notes(tree) if not note.startswith("pid")] == []
+
+
+def test_a_terminal_that_hangs_up_asks_the_root_in_it_for_the_end(tree: Tree) -> None:
+    tree.configure(tree.program(HEART, HEART_CODE, autorestart=True, stop_wait_s=1))
+    argv = root_argv(tree.rundir.conf, lock_fd=None, die_with_parent=False)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(argv[0], argv)
+    try:
+        eventually(lambda: tree.answers() and heart_notes(tree), "the heart is up")
+        os.close(terminal)
+        eventually(lambda: heart_notes(tree)[-1] == "SIGTERM", "the heart is asked")
+        assert alive(pid)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def test_a_heart_that_dies_of_the_request_does_not_lose_it(tree: Tree) -> None:
