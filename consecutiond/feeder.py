@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
@@ -72,6 +73,8 @@ class Feeder:
         self._limit = 64
         self._changed = threading.Condition()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        # Not with the connection: another thread may be about to push, and finds out a moment later.
+        weakref.finalize(self, os.close, self._wake)
         #: how many gathered values wake the thread
         self._want = 1
         #: which submissions wake it
@@ -374,7 +377,6 @@ class Feeder:
         self._closing = True
         os.eventfd_write(self._wake, 1)
         self._thread.join()
-        os.close(self._wake)
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:

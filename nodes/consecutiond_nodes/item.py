@@ -31,7 +31,8 @@ class Item:
 
     Attributes:
         value: what the node before pushed, or what came in.
-        id: 64-bit key of this item, the same on every retry; 0 for one that has not been pushed yet.
+        id: 64-bit key of this item, the same on every retry; 0 for one that has not been pushed yet, and
+            for all when nothing is tracked.
         root_id: 64-bit key of the attempt to complete the input from which it is derived; another one on every retry.
         attempt: which attempt that is, 1 for the first.
         accepted_ms: when that input was accepted, milliseconds since 1970.

@@ -156,7 +156,7 @@ class ItemWorker(Worker):
             self._anchors = before
 
     def _key(self) -> int:
-        return self._anchors[0].id if self._anchors else super()._key()
+        return self._anchors[0].id if self._anchors and self._anchors[0].id else super()._key()
 
     # --- the batch -------------------------------------------------------------------------------------------
 

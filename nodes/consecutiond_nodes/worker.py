@@ -147,6 +147,8 @@ class Worker:
         job, place = self._job, self.cell.words[INDEX]
         if job is None or place == 0:
             raise NodeError(f"node {self.node.name} has no item in hand: item_key works only inside process")
+        if job.untracked:
+            raise NodeError(f"node {self.node.name} asked for an item_key, and with tracking=False items have none")
         return int(job.ids[job.entry(place - 1)])
 
     # --- the loop --------------------------------------------------------------------------------------------
