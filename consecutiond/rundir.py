@@ -283,30 +283,34 @@ class RunDir:
 
     # --- sockets -----------------------------------------------------------------------------------------
 
-    def socket_uri(self, name: str) -> str:
+    def socket_uri(self, name: str, *, look_only: bool = False) -> str:
         """Return the URI of a socket; the same in every process.
 
         A path beyond what a Unix socket can have goes through a short link in a private directory, which is
         made here when it is missing. The consecutor's directory must have been created.
 
+        Args:
+            name: of the socket.
+            look_only: make nothing; the URI is what it will be when the consecutor is started.
+
         Raises:
             RunDirError: the name has a slash, or the private directory is not to be trusted.
 
         """
-        return f"ipc://{self._socket_path(name, _SOCKET_PATH_MAX)}"
+        return f"ipc://{self._socket_path(name, _SOCKET_PATH_MAX, look_only=look_only)}"
 
     @property
     def supervisor_socket(self) -> Path:
         """The path of the socket on which the root speaks XML-RPC."""
         return Path(self._socket_path("supervisor", _SOCKET_PATH_MAX - _SUPERVISOR_SUFFIX))
 
-    def _socket_path(self, name: str, limit: int) -> str:
+    def _socket_path(self, name: str, limit: int, *, look_only: bool = False) -> str:
         if "/" in name or "\0" in name:
             raise RunDirError(f"{name!r} cannot name a socket: it would be a file in {self.socket_dir}")
         direct = f"{self.socket_dir}/{name}.sock"
         if len(os.fsencode(direct)) <= limit:
             return direct
-        link = self._make_link()
+        link = self._link()[0] if look_only else self._make_link()
         if len(os.fsencode(f"{link}/{name}.sock")) > limit:
             name = _digest(name)
         return f"{link}/{name}.sock"

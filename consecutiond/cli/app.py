@@ -1,11 +1,12 @@
 """The typer application; each verb is one function here and its work is in a module of its own."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from consecutiond import __version__
-from consecutiond.cli import exits
+from consecutiond.cli import complete, exits
 from consecutiond.cli.options import with_options
 from consecutiond.effective import Given
 from consecutiond.rundir import check_id
@@ -36,6 +37,7 @@ app = typer.Typer(
 Target = Annotated[
     str, typer.Argument(metavar="TARGET", help="The graph: module:attribute, file.py:attribute or file.py.")
 ]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The consecutor.", autocompletion=complete.ids)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -134,7 +136,7 @@ def start(
 @with_options("dir")
 def push(
     given: Given,
-    id: Annotated[str, typer.Argument(metavar="ID", help="The running consecutor.")],
+    id: Annotated[str, typer.Argument(metavar="ID", help="The running consecutor.", autocompletion=complete.ids)],
     inputs: Annotated[
         list[str] | None,
         typer.Argument(metavar="INPUT", help="Files that are fed line by line; - is stdin, the default."),
@@ -158,7 +160,12 @@ def push(
 @with_options("dir")
 def status(
     given: Given,
-    id: Annotated[str, typer.Argument(metavar="ID", help="One consecutor; default: all in the directory.")] = "",
+    id: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="One consecutor; default: all in the directory.", autocompletion=complete.ids
+        ),
+    ] = "",
     json: Json = False,
 ) -> None:
     """Show what runs, and that accepted = completed + failed + open."""
@@ -179,7 +186,7 @@ def status(
 @with_options("dir", "stop_timeout_s")
 def stop(
     given: Given,
-    id: Annotated[str, typer.Argument(metavar="ID", help="The consecutor.")],
+    id: Id,
 ) -> None:
     """Stop a consecutor: take no more input, finish what is open, end every node in order, then every process.
 
@@ -189,3 +196,54 @@ def stop(
     from consecutiond.cli.stop import stop_consecutor
 
     raise typer.Exit(stop_consecutor(check_id(id), given))
+
+
+@app.command(
+    short_help="Show a graph, or what flows through a running one.",
+    epilog=_epilog(
+        "consecutiond graph flow.py:graph\n"
+        "consecutiond graph flow.py:graph --output flow.svg\n"
+        "consecutiond graph --live flow --uris\n"
+        "consecutiond graph --live flow --json",
+        exits.OK,
+        exits.USAGE,
+        exits.NOT_RUNNING,
+        exits.BAD_TARGET,
+        exits.BAD_DIRECTORY,
+    ),
+)
+@with_options("id", "dir", "architecture")
+def graph(
+    given: Given,
+    target: Annotated[str | None, typer.Argument(metavar="TARGET", help="The graph, as for `run`.")] = None,
+    live: Annotated[
+        str | None,
+        typer.Option("--live", metavar="ID", help="A running consecutor instead.", autocompletion=complete.ids),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="[text|dot|mermaid|svg|png|json]",
+            help="By default what the ending of the output file says, else text.",
+            autocompletion=complete.formats,
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it there and not on stdout.")
+    ] = None,
+    uris: Annotated[bool, typer.Option("--uris", help="Write the URI of each edge.")] = False,
+) -> None:
+    """Show a graph without running it: each arrow is one edge, one broker and one socket URI.
+
+    Of a running consecutor, each arrow bears the items that passed it per second, of late, and what waits at it or is
+    in the hands of workers; each node tells how many of its workers are up. The target is not imported for it.
+    """
+    from consecutiond.cli.graph import show_graph
+
+    if (target is None) == (live is None):
+        raise typer.BadParameter("give either a TARGET or --live ID")
+    if live is not None:
+        check_id(live)
+    raise typer.Exit(show_graph(target, live, given, "json" if json else format, output, uris=uris))

@@ -12,7 +12,7 @@ from consecutiond.runtime import StartError
 from consecutiond.supervision.supervisord import SupervisorError
 from consecutiond_broker.errors import CodecError, ConsecutiondError
 from consecutiond_broker.recorder import RefusedError
-from consecutiond_nodes.errors import GraphError, NodeError, TargetError
+from consecutiond_nodes.errors import GraphError, NodeError, PictureError, TargetError
 
 _CODES: tuple[tuple[type[ConsecutiondError], int], ...] = (
     (RunDirError, exits.BAD_DIRECTORY),
@@ -24,6 +24,7 @@ _CODES: tuple[tuple[type[ConsecutiondError], int], ...] = (
     (CodecError, exits.USAGE),
     (InputError, exits.USAGE),
     (InputUriError, exits.USAGE),
+    (PictureError, exits.USAGE),
     (ConfigError, exits.BAD_TARGET),
     (GraphError, exits.BAD_TARGET),
     (NodeError, exits.BAD_TARGET),
