@@ -99,7 +99,8 @@ class Turns:
             self.asked = None
         self.ended, self._round = turn.what == "end", turn.round
         who = self._who
-        self._done = [wire.pack(wire.TurnDone(turn.what, turn.round, self._node, who.name, who.epoch, raised, self._lost()))]
+        done = wire.TurnDone(turn.what, turn.round, self._node, who.name, who.epoch, raised, self._lost())
+        self._done = [wire.pack(done)]
         self.acker.send(self._done)
         if self._greetings != greetings:
             # The acker, perhaps a new one, was greeted in the middle and knows a state that is past.

@@ -1,7 +1,8 @@
 """Throughput and memory of three nodes in a line: ``make bench``.
 
-One worker each, process architecture, SQLite store, small dict items; every item tracked and logged. Beside it, in the
-same run, the same three functions in one plain loop, so that the ratio can be compared between machines. The second
+One worker each, process architecture, SQLite store, small dict items; every item tracked and logged, but in the row
+that says otherwise. Beside it, in the same run, the same three functions in one plain loop, so that the ratio can be
+compared between machines. The second
 part feeds a graph whose last node is ten times slower than the source and reports the peak memory of every process and
 the size of the log.
 """
@@ -38,11 +39,9 @@ def plain(count: int) -> float:
     return count / (time.perf_counter() - started)
 
 
-def tracked(count: int, durability: str, directory: str) -> float:
+def graph(count: int, directory: str, name: str, options: dict[str, Any]) -> float:
     """Return items/s of the graph, from the first push to the end of the last node."""
-    consecutor = Consecutor(
-        load("graph"), target=f"{GRAPH}:graph", id=f"line-{durability}", dir=directory, durability=durability
-    )
+    consecutor = Consecutor(load("graph"), target=f"{GRAPH}:graph", id=name, dir=directory, **options)
     consecutor.up()
     consecutor.push_many(list(items(2000)))
     started = time.perf_counter()
@@ -110,12 +109,13 @@ def main() -> None:
     arguments.add_argument("--skip-memory", action="store_true")
     chosen = arguments.parse_args()
     console = Console()
-    rates: dict[str, list[float]] = {"plain loop": [], "fast": [], "durable": []}
+    kinds = {"fast": {"durability": "fast"}, "durable": {"durability": "durable"}, "untracked": {"tracking": False}}
+    rates: dict[str, list[float]] = {name: [] for name in ("plain loop", *kinds)}
     with tempfile.TemporaryDirectory() as directory:
         for _ in range(chosen.rounds):
             rates["plain loop"].append(plain(chosen.items))
-            for durability in ("fast", "durable"):
-                rates[durability].append(tracked(chosen.items, durability, directory))
+            for name, options in kinds.items():
+                rates[name].append(graph(chosen.items, directory, f"line-{name}", options))
         table = Table("three nodes in a line", "items/s (median)", "min", "max", "of the plain loop")
         base = statistics.median(rates["plain loop"])
         for name, values in rates.items():

@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from consecutiond_broker.cell import Remains
 from consecutiond_broker.edge import FIRST_HINT, Batch, Edge
+from consecutiond_broker.wire import UNTRACKED
 
 A, B, UP = b"down:a.0", b"down:a.1", b"up:in.0"
 ACKER = 1
@@ -357,6 +358,27 @@ class TestDeath:
         edge.join_receiver(A, 2, ())[0].limit = 1  # type: ignore[index]
         assert delivered(edge) == [(A, 4, "one")]
 
+    def test_of_an_untracked_batch_only_what_had_not_begun_goes_to_another(self) -> None:
+        edge = edge_with(A)
+        offer(edge, batch("in hand", count=5, acker_epoch=UNTRACKED), batch("not begun", acker_epoch=UNTRACKED))
+        delivered(edge)
+        verdict = edge.bury(A, Remains(delivery=1, position=2, outputs=1))
+        assert verdict.failed == []
+        [(lost, positions)] = verdict.lost
+        assert (names([lost]), positions) == (["in hand"], {0, 1})
+        assert [(each.frames, suspect) for each, suspect in verdict.redelivered] == [
+            ([b"in hand"], 2), ([b"not begun"], -1),
+        ]  # fmt: skip
+        assert lost.roots(positions) == bytes(16), "as many zeros as items: there are no root keys"
+        assert [sorted(each.skip) for each in edge.queue] == [[0, 1, 2], []]
+
+    def test_an_untracked_batch_that_is_done_is_given_to_nobody(self) -> None:
+        edge = edge_with(A)
+        offer(edge, batch("done", acker_epoch=UNTRACKED), batch("not begun", acker_epoch=UNTRACKED))
+        delivered(edge)
+        verdict = edge.bury(A, Remains(delivery=0, position=-1, outputs=1))
+        assert (names(each for each, _ in verdict.failed), names(edge.queue)) == (["done"], ["not begun"])
+
     def test_only_what_the_dead_held_is_touched(self, edge: Edge) -> None:
         edge.join_receiver(B, 1, ())[0].limit = 1  # type: ignore[index]
         delivered(edge)
@@ -371,6 +393,13 @@ class TestDeath:
 
 
 class TestPurge:
+    def test_no_acker_has_untracked_batches_dropped(self) -> None:
+        edge = edge_with()
+        offer(edge, batch("free", acker_epoch=UNTRACKED))
+        assert edge.purge(65_535) == 0
+        offer(edge, batch("later", acker_epoch=UNTRACKED))
+        assert names(edge.queue) == ["free", "later"]
+
     def test_queued_batches_of_other_ackers_go_and_those_in_custody_stay(self) -> None:
         edge = edge_with(A, limit=1)
         offer(edge, batch("held", acker_epoch=1), batch("old", acker_epoch=1), batch("new", acker_epoch=2))
