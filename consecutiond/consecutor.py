@@ -276,7 +276,7 @@ class Consecutor:
         """
         from consecutiond.cli.filevalues import file_values
 
-        return self.produce_from_iterable(file_values(("-",), format), progress)
+        return self.produce_from_iterable(file_values(("-",), format, self.wait_for), progress)
 
     def produce_from_http(self, uri: str) -> Summary | None:
         """Feed what HTTP clients post; return after Ctrl-C, or when another thread has called `down` or `stop`.
@@ -325,6 +325,16 @@ class Consecutor:
 
         if not is_imported():
             expose(self, argv)
+
+    def wait_for(self, fd: int) -> None:
+        """Wait until a descriptor can be read, for an iterable that reads one; a stop ends the wait.
+
+        Raises:
+            RefusedError: the consecutor takes no more.
+            GoneError: it is not there any more.
+            StateError: the consecutor is not up.
+        """
+        self._up("wait_for").feeder.wait_for(fd)
 
     def status(self) -> dict[str, Any]:
         """Return the state of every part and the acker's counters."""

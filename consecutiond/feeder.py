@@ -1,6 +1,7 @@
 """The calling process's side of the input: values in, batches out, and the receipts that make them safe."""
 
 import os
+import select
 import threading
 import time
 import weakref
@@ -75,6 +76,9 @@ class Feeder:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         # Not with the connection: another thread may be about to push, and finds out a moment later.
         weakref.finalize(self, os.close, self._wake)
+        #: readable as soon as nothing more is taken
+        self._over = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        weakref.finalize(self, os.close, self._over)
         #: how many gathered values wake the thread
         self._want = 1
         #: which submissions wake it
@@ -193,6 +197,18 @@ class Feeder:
             progress(count)
         return count
 
+    def wait_for(self, fd: int) -> None:
+        """Wait until a descriptor can be read, for whoever reads values from one.
+
+        Raises:
+            ConsecutiondError: nothing more is taken, of which the waiting is told at once.
+        """
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        poll.register(self._over, select.POLLIN)
+        poll.poll()
+        self._check()
+
     def finish(self, progress: Callable[[int], None] | None = None) -> bytes:
         """Say that nothing more comes, and wait until the graph has ended; return the acker's summary (JSON)."""
         self._ending = True
@@ -247,7 +263,11 @@ class Feeder:
         try:
             self._serve()
         finally:
-            self._abandon(GoneError("the connection to the consecutor was closed before it had answered"))
+            self._abandon(
+                self.error or GoneError("the connection to the consecutor was closed before it had answered")
+            )
+            # The next value of an iterable is one too many.
+            self._want = 0
 
     def _serve(self) -> None:
         recorder = self._recorder = Recorder(self._context, self._uri, inside=False)
@@ -281,7 +301,7 @@ class Feeder:
 
     def _wanted(self, recorder: Recorder) -> int:
         """Return how many values are worth waking up for: one if nothing is on its way, else a batch."""
-        if recorder.outstanding == 0:
+        if recorder.outstanding == 0 or self.error is not None:
             return 1
         return self._limit if recorder.outstanding < WINDOW else _NEVER
 
@@ -293,6 +313,9 @@ class Feeder:
 
     def _send(self, recorder: Recorder) -> None:
         """Send what may go: whole batches within the window, a part of one only when nothing is on its way."""
+        if self.error is not None:
+            # Whoever hands over more is told, and the values are not taken.
+            self._values.clear()
         try:
             while recorder.outstanding < WINDOW and self._submissions.worth_a_batch:
                 self._take_submissions(recorder)
@@ -304,9 +327,8 @@ class Feeder:
                 self._take(recorder, min(len(self._values), self._limit))
         except ConsecutiondError as error:
             with self._changed:
-                self.error = error
+                self._fail(error)
                 self._values.clear()
-                self._changed.notify_all()
         if self.error is not None and self._submissions:
             # Also those that came between the error and the next look at it.
             self._submissions.finish(self._submissions.take_all(), self.error, None)
@@ -345,30 +367,36 @@ class Feeder:
                 self.recorded += count
                 over.append((submissions, recorder.positions.pop(number, None)))
             if recorder.refused and self.error is None:
-                self.error = RefusedError(recorder.refused)
+                self._fail(RefusedError(recorder.refused))
                 self._refused_at = time.monotonic()
             self._changed.notify_all()
         for submissions, first in over:
             self._submissions.finish(submissions, None, first)
 
     def _look(self, recorder: Recorder) -> None:
-        """See whether receipts can still come for what was submitted, now and then."""
+        """See now and then whether receipts can still come, and whether anything can still be taken."""
         now = time.monotonic()
-        if now < self._next_look or not (self._on_way or self._submissions):
+        if now < self._next_look:
             return
         self._next_look = now + _LOOK_S
+        waits = self._on_way or self._submissions
         if not self._alive():
             self._abandon(GoneError("the consecutor ended before it had answered; what has a receipt is in its log"))
-        elif recorder.refused and now > self._refused_at + _GRACE_S:
+        elif waits and recorder.refused and now > self._refused_at + _GRACE_S:
             self._abandon(RefusedError(f"{recorder.refused}; what was on its way may be recorded or not"))
+
+    def _fail(self, error: ConsecutiondError) -> None:
+        """Take nothing more; to be called with the lock."""
+        self.error = error
+        os.eventfd_write(self._over, 1)
+        self._changed.notify_all()
 
     def _abandon(self, error: ConsecutiondError) -> None:
         """Tell everybody who waits for submitted values that nobody knows what became of them."""
         with self._changed:
-            self.error = self.error or error
+            self._fail(self.error or error)
             left = [submissions for _, _, submissions in self._on_way]
             self._on_way = deque((number, count, ()) for number, count, _ in self._on_way)
-            self._changed.notify_all()
         for submissions in (*left, self._submissions.take_all()):
             self._submissions.finish(submissions, error, None)
 

@@ -1,5 +1,6 @@
 """The values in files, in each input format."""
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -8,26 +9,32 @@ import msgspec
 from consecutiond.cli.lines import lines
 from consecutiond.inputs.errors import InputError
 from consecutiond.inputs.msgpackcut import Cutter, NotMsgpackError
+from consecutiond.inputs.raw import Wait, open_raw
 from consecutiond.inputs.values import MAX_DEPTH, is_too_deep
 
 #: bytes read at a time
 _READ: Final = 1 << 20
 
 
-def file_values(names: Sequence[str], input_format: str) -> Iterator[Any]:
+def file_values(names: Sequence[str], input_format: str, wait: Wait) -> Iterator[Any]:
     """Yield the values of files, one file after the other.
+
+    Args:
+        names: of the files; ``-`` is stdin.
+        input_format: "lines", "ndjson" or "msgpack".
+        wait: called before each read of a pipe or a terminal.
 
     Raises:
         InputError: something is not in the format; the text says where. Everything before it was yielded.
     """
     if input_format == "lines":
-        return lines(names)
-    read: Callable[[str], Iterator[Any]] = {"ndjson": _ndjson, "msgpack": _msgpack}[input_format]
-    return (value for name in names for value in read(name))
+        return lines(names, wait)
+    read: Callable[[str, Wait], Iterator[Any]] = {"ndjson": _ndjson, "msgpack": _msgpack}[input_format]
+    return (value for name in names for value in read(name, wait))
 
 
-def _ndjson(name: str) -> Iterator[Any]:
-    with open(0 if name == "-" else name, "rb", closefd=name != "-") as file:
+def _ndjson(name: str, wait: Wait) -> Iterator[Any]:
+    with io.BufferedReader(open_raw(name, wait)) as file:
         for number, line in enumerate(file, 1):
             if line.isspace():
                 continue
@@ -40,10 +47,10 @@ def _ndjson(name: str) -> Iterator[Any]:
             yield value
 
 
-def _msgpack(name: str) -> Iterator[Any]:
+def _msgpack(name: str, wait: Wait) -> Iterator[Any]:
     cutter, data, at, offset = Cutter(MAX_DEPTH), b"", 0, 0
-    # Unbuffered, so that what a pipe has is taken at once; - is stdin.
-    with open(0 if name == "-" else name, "rb", buffering=0, closefd=name != "-") as file:
+    # Unbuffered, so that what a pipe has is taken at once.
+    with open_raw(name, wait) as file:
         while piece := file.read(_READ):
             cutter.moved(at)
             data, offset, at = data[at:] + piece, offset + at, 0

@@ -1,5 +1,6 @@
 """Lines of files as input."""
 
+import io
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import typer
 
 from consecutiond.cli import exits
+from consecutiond.inputs.raw import Wait, open_raw
 
 
 def check(names: Sequence[str]) -> None:
@@ -26,15 +28,17 @@ def check(names: Sequence[str]) -> None:
         raise typer.Exit(exits.USAGE)
 
 
-def lines(names: Sequence[str]) -> Iterator[str]:
-    """Yield the lines of some files, without their ends; bytes that are no UTF-8 become U+FFFD."""
+def lines(names: Sequence[str], wait: Wait) -> Iterator[str]:
+    """Yield the lines of some files, without their ends; bytes that are no UTF-8 become U+FFFD.
+
+    Args:
+        names: of the files; ``-`` is stdin.
+        wait: called before each read of a pipe or a terminal.
+    """
     for name in names:
-        if name == "-":
-            sys.stdin.reconfigure(encoding="utf-8", errors="replace", newline="\n")  # type: ignore[union-attr]
-            yield from map(_without_end, sys.stdin)
-        else:
-            with open(name, encoding="utf-8", errors="replace", newline="\n") as file:
-                yield from map(_without_end, file)
+        buffered = io.BufferedReader(open_raw(name, wait))
+        with io.TextIOWrapper(buffered, encoding="utf-8", errors="replace", newline="\n") as file:
+            yield from map(_without_end, file)
 
 
 def _without_end(line: str) -> str:

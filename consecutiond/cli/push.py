@@ -25,7 +25,7 @@ def push_lines(id: str, names: list[str], given: Given) -> int:
         max_message=settings.max_message, alive=directory.is_live,
     )  # fmt: skip
     try:
-        count = feeder.feed(lines(names), None)
+        count = feeder.feed(lines(names, feeder.wait_for), None)
         feeder.leave()
     finally:
         feeder.close()
