@@ -10,7 +10,7 @@ import signal
 import stat
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from consecutiond.supervision.states import ROOT
 from consecutiond_broker import child
@@ -63,6 +63,16 @@ def sign_lock(fd: int) -> None:
     os.pwrite(fd, f"{pid} {started} {time.time():.0f}\n".encode(), 0)
 
 
+class Signature(NamedTuple):
+    """What the lock says of its newest holder."""
+
+    pid: int
+    #: start time of the process, as `child.start_time` tells it
+    started: int
+    #: seconds since 1970
+    since: int
+
+
 class RunDir:
     """Paths of one consecutor, and what is done to its directory as a whole.
 
@@ -93,10 +103,10 @@ class RunDir:
 
     @classmethod
     def all(cls, base: Path) -> "list[RunDir]":
-        """Return every consecutor that has a directory, by id."""
+        """Return every consecutor that has a directory, by id, but for those that other users hide."""
         if not base.is_dir():
             return []
-        names = sorted(entry.name for entry in base.iterdir() if (entry / "lock").is_file())
+        names = sorted(entry.name for entry in base.iterdir() if os.path.isfile(entry / "lock"))
         return [cls(base, name) for name in names if _ID.fullmatch(name)]
 
     # --- making and removing -----------------------------------------------------------------------------
@@ -224,11 +234,22 @@ class RunDir:
             os.close(fd)
         return False
 
+    def signature(self) -> Signature | None:
+        """Return who holds the lock, or was the last to; None while the holder is just starting."""
+        try:
+            words = self.lock.read_text(errors="replace").split()
+        except FileNotFoundError:
+            return None
+        if len(words) != 3 or not all(word.isdecimal() for word in words):
+            return None
+        return Signature(*map(int, words))
+
     def _holder(self) -> str:
-        words = self.lock.read_text().split()
-        if len(words) != 3:
+        signature = self.signature()
+        if signature is None:
             return "just starting"
-        return f"pid {words[0]}, since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(int(words[2])))}"
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(signature.since))
+        return f"pid {signature.pid}, since {since}"
 
     # --- pids --------------------------------------------------------------------------------------------
 

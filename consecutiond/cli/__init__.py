@@ -1,9 +1,8 @@
-"""The command line: ``consecutiond run | start | push | status | stop``."""
+"""The command line: ``consecutiond run | start | push | status | stop | graph | ls | clean``."""
 
 import sys
 
 from consecutiond.cli.app import app
-from consecutiond.cli.failures import explain
 
 
 def main() -> None:
@@ -11,6 +10,9 @@ def main() -> None:
     try:
         app(prog_name="consecutiond", standalone_mode=True)
     except Exception as error:
+        # Here, because it knows every kind of error, and so would import everything for each verb.
+        from consecutiond.cli.failures import explain
+
         code = explain(error)
         if code is None:
             raise

@@ -247,3 +247,56 @@ def graph(
     if live is not None:
         check_id(live)
     raise typer.Exit(show_graph(target, live, given, "json" if json else format, output, uris=uris))
+
+
+@app.command(
+    short_help="List all consecutors of the directory.",
+    epilog=_epilog("consecutiond ls\nconsecutiond ls --json", exits.OK, exits.USAGE),
+)
+@with_options("dir")
+def ls(given: Given, json: Json = False) -> None:
+    """List all consecutors of the directory: running, dead (killed, and left files behind) or finished."""
+    from consecutiond.cli.ls import list_consecutors
+
+    raise typer.Exit(list_consecutors(given, as_json=json))
+
+
+@app.command(
+    short_help="Be a worker of a remote node, on another machine.",
+    epilog=_epilog(
+        "consecutiond worker flow.py heavy --connect connection.json\n"
+        "consecutiond worker flow.py heavy --connect tcp://127.0.0.1:7000",
+        exits.OK,
+        exits.USAGE,
+        exits.NOT_RUNNING,
+        exits.BAD_TARGET,
+        exits.START_FAILED,
+        exits.TURNED_AWAY,
+    ),
+)
+def worker(
+    target: Target,
+    node: Annotated[str, typer.Argument(metavar="NODE", help="The remote node.")],
+    connect: Annotated[
+        str,
+        typer.Option(
+            "--connect",
+            metavar="FILE|URI",
+            help="connection.json of the consecutor, or the uri of one on this machine.",
+        ),
+    ],
+    number: Annotated[
+        int | None,
+        typer.Option("--worker", metavar="K", min=0, help="Take the place of worker K.  [default: any free one]"),
+    ] = None,
+    patience: Annotated[
+        float, typer.Option("--patience", metavar="S", min=0.1, help="Seconds to wait for a consecutor that is away.")
+    ] = 300.0,
+) -> None:
+    """Run one worker of a remote node in the foreground, until the graph ends or Ctrl-C.
+
+    A broken network is waited for, and so is a consecutor that is started again.
+    """
+    from consecutiond.cli.worker import work
+
+    raise typer.Exit(work(target, node, connect, number, patience))

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from consecutiond.acker.stores.base import Durability, ReadableStore, Store, StoreError
+from consecutiond.acker.stores.base import Durability, ReadableStore, Store, StoreError, Totals
 from consecutiond.acker.stores.memory import MemoryStore
 from consecutiond.acker.stores.sqlite import SqliteReader, SqliteStore
 
-__all__ = ["Durability", "ReadableStore", "Store", "StoreError", "open_store", "read_only"]
+__all__ = ["Durability", "ReadableStore", "Store", "StoreError", "Totals", "guarantee", "open_store", "read_only"]
 
 _KNOWN = "memory://, sqlite:///relative/path and sqlite:////absolute/path"
 
@@ -29,6 +29,20 @@ def open_store(url: str, durability: Durability) -> Store:
     store = _store(url, durability)
     store.open()
     return store
+
+
+def guarantee(url: str, durability: Durability) -> str:
+    """Say in one sentence what the store that a URL names guarantees; nothing is opened.
+
+    Args:
+        url: as for `open_store`.
+        durability: likewise.
+
+    Raises:
+        StoreError: the URL names no store.
+
+    """
+    return _store(url, durability).describe()
 
 
 def _store(url: str, durability: Durability) -> Store:

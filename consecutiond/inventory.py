@@ -1,0 +1,112 @@
+"""What the directory of a consecutor says about it, alive or not: for `ls` and `clean`; no process is asked."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from consecutiond.acker.stores import StoreError, Totals, guarantee, read_only
+from consecutiond.rundir import RunDir
+
+#: a live process holds the lock
+RUNNING: Final = "running"
+#: nobody does, and pid or socket files are left: it was killed
+DEAD: Final = "dead"
+#: it ended in order; its log and its outputs are there
+FINISHED: Final = "finished"
+
+#: how the URL of a log that is a file begins
+_SQLITE: Final = "sqlite:///"
+#: how the target of a graph begins that was sent to its workers
+_SHIPPED: Final = "shipped:"
+_UNTRACKED: Final = "Nothing is tracked or recorded: what a process had in hand when it died is lost."
+
+
+class Entry(msgspec.Struct, kw_only=True):
+    """One consecutor."""
+
+    id: str
+    state: str
+    #: what workers import; empty for a graph that was sent to them, or that runs in threads
+    target: str = ""
+    #: of the root; 0 when it is not running
+    pid: int = 0
+    #: seconds since 1970 when it was last started; 0 when nobody knows
+    started_at: int = 0
+    #: "process" or "thread"; empty when it never came to a plan
+    architecture: str = ""
+    #: the URL of its log
+    store: str = ""
+    #: the counts of its log; None when it cannot be read from here
+    accepted: int | None = None
+    completed: int | None = None
+    failed: int | None = None
+    open: int | None = None
+    guarantee: str = ""
+    #: why something is not known
+    error: str = ""
+
+
+def look(directory: RunDir) -> Entry:
+    """Say what is known of a consecutor, from files only."""
+    entry = Entry(id=directory.id, state=_state(directory))
+    signature = directory.signature()
+    if signature is not None:
+        entry.started_at = signature.since
+        entry.pid = signature.pid if entry.state == RUNNING else 0
+    _add_plan(entry, directory)
+    path = log_file(entry.store)
+    if path is not None and not entry.error:
+        try:
+            counts = totals_of(path)
+        except StoreError as error:
+            entry.error = str(error)
+        else:
+            entry.accepted, entry.completed = counts.accepted, counts.completed
+            entry.failed, entry.open = counts.failed, counts.open
+    return entry
+
+
+def log_file(store: str) -> Path | None:
+    """Return the file that is a log, by its URL; None for one that is no file that can be read here."""
+    return Path(store.removeprefix(_SQLITE)) if store.startswith(_SQLITE) else None
+
+
+def totals_of(path: Path) -> Totals:
+    """Return the counts of a log, all zero when it was never made.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    if not path.exists():
+        return Totals(0, 0, 0, 0, 0)
+    store = read_only(path)
+    try:
+        return store.totals()
+    finally:
+        store.close()
+
+
+def _state(directory: RunDir) -> str:
+    if directory.is_live():
+        return RUNNING
+    return DEAD if directory.leftovers() is not None else FINISHED
+
+
+def _add_plan(entry: Entry, directory: RunDir) -> None:
+    try:
+        parts: dict[str, dict[str, Any]] = msgspec.json.decode(directory.plan.read_bytes())["parts"]
+        acker, heart = parts["acker"], parts["heart"]
+        # In threads all parts are local ones.
+        entry.architecture = "thread" if "acker" in heart["local_parts"] else "process"
+        target = next((part["target"] for part in parts.values() if part.get("target")), "")
+        entry.target = "" if target.startswith(_SHIPPED) else target
+        entry.store = acker["store"]
+        tracked = acker.get("tracking", True)
+        entry.guarantee = guarantee(entry.store, acker["durability"]) if tracked else _UNTRACKED
+    except FileNotFoundError:
+        # It never came that far; what there may be of a log is the default one.
+        entry.store = f"{_SQLITE}{directory.store}"
+    except (OSError, KeyError, TypeError, msgspec.DecodeError, StoreError) as error:
+        entry.store = entry.store or f"{_SQLITE}{directory.store}"
+        entry.error = f"{directory.plan} cannot be read: {error}"
