@@ -18,14 +18,20 @@ BAD_DIRECTORY: Final = 5
 START_FAILED: Final = 6
 #: the run was stopped before the input's end; what is open stays in the log
 STOPPED: Final = 7
+#: the consecutor did not want this worker, or a newer one has its place
+TURNED_AWAY: Final = 8
+#: something would be thrown away that nobody has agreed to lose
+REFUSED: Final = 9
 
 TABLE: Final = {
     OK: "done",
     SOME_FAILED: "the run ended; roots failed and are kept, or a node's begin or end raised",
     USAGE: "the command line is wrong, or an input cannot be read",
-    NOT_RUNNING: "no consecutor of that id is running",
+    NOT_RUNNING: "no consecutor of that id is running; for clean: there is none",
     BAD_TARGET: "the target cannot be imported, its graph has faults, or an option is wrong",
     BAD_DIRECTORY: "the directory cannot be used, the id is illegal, or a live consecutor has it",
     START_FAILED: "a part did not come up",
     STOPPED: "stopped before the end of the input; what is open stays in the log",
+    TURNED_AWAY: "the consecutor refused this worker or its key, or a newer worker has its place",
+    REFUSED: "refused: accepted work or failed items would be thrown away; --force does it all the same",
 }
