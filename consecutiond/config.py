@@ -58,6 +58,14 @@ class Settings(BaseSettings):
     max_message: int = Field(48 << 20, ge=1 << 16, description="bytes of the largest single value")
     edge_window: int = Field(4, ge=1, description="messages that each sender may have queued at a broker")
     worker_window: int = Field(3, ge=1, description="messages in a worker's hands per incoming edge")
+    remote_uri: str = Field(
+        "",
+        description="where workers on other machines find this one, `tcp://ADDRESS:PORT`; the ports above it are taken "
+        "too: one, and one for each edge of a remote node that has no uri of its own",
+    )
+    remote_silence_s: float = Field(
+        5.0, ge=0.5, le=600, description="seconds of silence after which a remote worker is taken for lost"
+    )
     heartbeat_s: float = Field(0.5, gt=0, le=60, description="seconds between heartbeats")
     start_timeout_s: float = Field(60.0, gt=0, description="seconds until every part must be up")
     stop_timeout_s: float = Field(60.0, gt=0, description="seconds that a stop may drain before parts are killed")
@@ -67,6 +75,18 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         """Children run elsewhere, so the path is made absolute where it is given."""
         return value.expanduser().absolute()
+
+    @field_validator("remote_uri")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        from consecutiond_nodes.endpoints import fault_of, normal
+
+        fault = fault_of(value) if value else ""
+        if value.startswith("ipc:"):
+            fault = f"{value!r} is a socket that no other machine reaches"
+        if fault:
+            raise ValueError(f"{fault}; write tcp://10.0.0.1:7000")
+        return normal(value) if value else value
 
     @field_validator("id")
     @classmethod

@@ -1,6 +1,20 @@
 """What the heart has to know; apart from the heart itself, so that making a plan imports no supervision."""
 
+from typing import Any
+
 import msgspec
+
+from consecutiond_broker.tcp import Listen
+
+
+class DoorOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the heart has to know about workers on other machines."""
+
+    listen: Listen
+    #: part -> options of the worker, as plain data
+    workers: dict[str, dict[str, Any]]
+    #: part -> what is typed to start it
+    commands: dict[str, str]
 
 
 class HeartOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,6 +32,8 @@ class HeartOptions(msgspec.Struct, frozen=True, kw_only=True):
     local_parts: tuple[str, ...]
     #: of these, the one that feeds the acker, which is stopped before the others drain; empty if there is none
     input_part: str = ""
+    #: how workers on other machines come in, if there are any; they are among `parts`, and nobody here starts them
+    door: DoorOptions | None = None
     start_timeout_s: float
     stop_timeout_s: float
     #: where a stop can be asked for; empty when the calling process listens there itself

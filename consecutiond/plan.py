@@ -8,15 +8,16 @@ import msgspec
 
 from consecutiond.acker.options import AckerOptions
 from consecutiond.config import Settings
-from consecutiond.heartoptions import HeartOptions
+from consecutiond.heartoptions import DoorOptions, HeartOptions
 from consecutiond.inputs.options import InputOptions
+from consecutiond.remoteplan import RemotePlan
 from consecutiond.supervision.states import HEART, Program
 from consecutiond_broker.options import BrokerOptions
+from consecutiond_nodes import shipping
+from consecutiond_nodes.endpoints import OUTPUT_EDGE as OUTPUT_EDGE
 from consecutiond_nodes.graph import Graph
 from consecutiond_nodes.worker import EdgeEnd, WorkerOptions
 
-#: the edge on which everything that is written to an output travels
-OUTPUT_EDGE: Final = "*->output"
 ACKER: Final = "acker"
 OUTPUT: Final = "output"
 INPUT: Final = "input"
@@ -35,6 +36,7 @@ class Plan(msgspec.Struct, frozen=True):
     control_uri: str
     #: options of the worker that appends to the containers, or None
     output: WorkerOptions | None
+    remote: RemotePlan
 
     def to_json(self) -> bytes:
         """Return the plan file, in which every child finds its own options."""
@@ -53,6 +55,10 @@ class Places(msgspec.Struct, frozen=True):
     store: str
     #: URI at which the heart can be asked for a stop; empty where the calling process listens itself
     kill_uri: str = ""
+    #: file with the keys for other machines
+    keys: str = ""
+    #: file that a worker on another machine connects with
+    connection: str = "connection.json"
 
 
 def input_edge(graph: Graph) -> str:
@@ -120,7 +126,10 @@ class _Planner:
             self.edges[OUTPUT_EDGE] = OUTPUT
         #: edge name -> its name in those of programs and files
         self.plain = _plain_names(self.edges)
-        self.uris = {name: places.uri(f"edge-{plain}") for name, plain in self.plain.items()}
+        #: what other machines reach
+        self.remote = RemotePlan(graph, settings, self.edges, places.keys)
+        #: where the parts on this machine meet
+        self.uris = {name: places.uri(f"edge-{plain}") for name, plain in self.plain.items()} | self.remote.local
         self.workers = {
             name: tuple(f"{name}.{k}" for k in range(node.num_workers)) for name, node in graph.nodes.items()
         }
@@ -135,20 +144,23 @@ class _Planner:
     def make(self, *, local_output: bool, input_uri: str) -> Plan:
         acker = self._acker()
         brokers = [self._broker(name) for name in self.edges]
-        workers = [self._worker(name, worker) for name in self.graph.nodes for worker in self.workers[name]]
+        every = [self._worker(name, worker) for name in self.graph.nodes for worker in self.workers[name]]
+        far = [worker for worker in every if worker.node in self.remote.nodes]
+        workers = [worker for worker in every if worker.node not in self.remote.nodes]
         output = self._output() if OUTPUT_EDGE in self.edges else None
         if output is not None and not local_output:
             workers.append(output)
         inputs = [self._input(input_uri)] if input_uri else []
         parts: list[AckerOptions | BrokerOptions | WorkerOptions | InputOptions] = [acker, *brokers, *workers, *inputs]
         local = (OUTPUT,) if output is not None and local_output else ()
-        known = tuple(part.part for part in parts) + local
+        known = tuple(part.part for part in (*parts, *far)) + local
         heart = HeartOptions(
             part=HEART, alive_uri=self.heart_uri, control_uri=self.control_uri, acker_uri=self.acker_uri,
             supervisor_socket=self.places.supervisor_socket, pid_dir=self.places.pid_dir,
             parts=known, local_parts=known if self.settings.architecture == "thread" else local,
             start_timeout_s=self.settings.start_timeout_s, stop_timeout_s=self.settings.stop_timeout_s,
-            input_part=INPUT if inputs else "", kill_uri=self.places.kill_uri, kill_tiers=self._kill_tiers(),
+            door=self._door(far), input_part=INPUT if inputs else "", kill_uri=self.places.kill_uri,
+            kill_tiers=self._kill_tiers(),
         )  # fmt: skip
         programs = (
             self._program(HEART, "consecutiond.supervision.heart", 1, autorestart=True),
@@ -161,7 +173,19 @@ class _Planner:
             *(self._program(part.part, "consecutiond.inputs", 40) for part in inputs),
         )
         options: dict[str, Any] = {part.part: part for part in parts} | {HEART: heart}
-        return Plan(options, programs, self.acker_uri, self.control_uri, output)
+        return Plan(options, programs, self.acker_uri, self.control_uri, output, self.remote)
+
+    def _door(self, workers: list[WorkerOptions]) -> DoorOptions | None:
+        listen = self.remote.listen(self.remote.door)
+        if listen is None:
+            return None
+        target = "TARGET" if self.target.startswith(shipping.SCHEME) or not self.target else self.target
+        commands = {
+            each.part: f"consecutiond worker {target} {each.node} --connect {self.places.connection}"
+            for each in workers
+        }
+        options = {each.part: msgspec.to_builtins(self.remote.worker(each)) for each in workers}
+        return DoorOptions(listen=listen, workers=options, commands=commands)
 
     def _program(self, name: str, module: str, priority: int, *, autorestart: bool = False) -> Program:
         argv = (sys.executable, "-m", module, self.places.plan, name)
@@ -176,14 +200,15 @@ class _Planner:
             max_pending=s.max_pending, max_backlog=s.max_backlog, max_attempts=s.max_attempts,
             retry_backoff_s=s.retry_backoff_s, retry_backoff_max_s=s.retry_backoff_max_s,
             tracking=s.tracking, input_uri="" if s.tracking else self.uris[self.input_edge],
-            max_message=2 * s.max_message, **self.common,
+            max_message=2 * s.max_message, listen=self.remote.listen(self.remote.acker), **self.common,
         )  # fmt: skip
 
     def _broker(self, name: str) -> BrokerOptions:
         return BrokerOptions(
             part=f"broker-{self.plain[name]}", edge=name, uri=self.uris[name], acker_uri=self.acker_uri,
             window=self.settings.edge_window, acker_window=2 * self.settings.edge_window,
-            max_message=2 * self.settings.max_message, **self.common,
+            max_message=2 * self.settings.max_message, listen=self.remote.listen(self.remote.uris.get(name)),
+            **self.common,
         )  # fmt: skip
 
     def _input(self, uri: str) -> InputOptions:

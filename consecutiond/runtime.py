@@ -13,6 +13,7 @@ from consecutiond.acker.stores import StoreError, read_only
 from consecutiond.config import Settings
 from consecutiond.control import ControlError, ask
 from consecutiond.plan import Places, Plan, make_plan
+from consecutiond.remote import open_to_others
 from consecutiond.rundir import RunDir, RunDirError
 from consecutiond.supervision.root import spawn_root
 from consecutiond.supervision.states import RootOptions
@@ -68,6 +69,7 @@ class Runtime:
 
         Raises:
             RunDirError: the directory cannot be used, or a live consecutor has the id.
+            ConfigError: an address for other machines cannot be used.
         """
         self.dir.create()
         self._lock_fd = self.dir.acquire()
@@ -78,11 +80,13 @@ class Runtime:
             uri=self._uri, plan=str(self.dir.plan), pid_dir=str(self.dir.pid_dir),
             supervisor_socket=str(self.dir.supervisor_socket), store=self._store_url(),
             kill_uri="" if self._local_output else self.kill_uri,
+            keys=str(self.dir.path / "keys.json"), connection=str(self.dir.path / "connection.json"),
         )  # fmt: skip
         self.plan = make_plan(
             self._graph, self.settings, self._target, self._outputs, places, local_output=self._local_output,
             input_uri=self._input_uri,
         )  # fmt: skip
+        open_to_others(self.plan, Path(places.keys), Path(places.connection))
         self.dir.plan.write_bytes(self.plan.to_json())
         self._write_root_configuration()
 

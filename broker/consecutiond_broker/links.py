@@ -69,7 +69,7 @@ class Links:
         Call it before `joined`, too: the number of a connection may be given out again, and the event of its end is
         there before the first message of the new one.
         """
-        lost = []
+        lost: list[bytes] = []
         while True:
             try:
                 event, _ = self.monitor.recv_multipart(zmq.NOBLOCK)

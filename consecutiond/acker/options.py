@@ -3,6 +3,7 @@
 import msgspec
 
 from consecutiond.acker.stores.base import Durability
+from consecutiond_broker.tcp import Listen
 
 
 class AckerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,3 +37,5 @@ class AckerOptions(msgspec.Struct, frozen=True, kw_only=True):
     tracking: bool = True
     #: the broker of the input's edge, to which producers send when nothing is tracked
     input_uri: str = ""
+    #: where it listens for workers on other machines, if there are any
+    listen: Listen | None = None

@@ -23,6 +23,7 @@ from consecutiond_broker.clock import SystemClock
 from consecutiond_broker.errors import WireError
 from consecutiond_broker.ids import as_u64, root_ids
 from consecutiond_broker.signals import Signals
+from consecutiond_broker.tcp import listen
 from consecutiond_broker.wake import Wake
 
 log = get_logger("acker")
@@ -69,6 +70,8 @@ class Acker:
         #: workers are being killed: nothing is emitted or ended any more, and a death is nobody's fault
         self.cut = False
         self._workers: dict[str, bytes] = {}
+        #: the newest incarnation of each worker
+        self._incarnations: dict[str, int] = {}
         self._heart = b""
         self._finishing = False
         #: counts, when nothing is tracked
@@ -84,6 +87,8 @@ class Acker:
         ):  # fmt: skip
             self.router.setsockopt(option, value)
         self.router.bind(options.uri)
+        if options.listen is not None:
+            listen(context, self.router, options.listen)
         self.poller = zmq.Poller()
         self.poller.register(self.router, zmq.POLLIN)
         self.poller.register(committer.fd, zmq.POLLIN)
@@ -281,12 +286,17 @@ class Acker:
     # --- workers and the end ---------------------------------------------------------------------------------
 
     def _node_joined(self, peer: bytes, head: wire.NodeJoin, _frames: list[bytes]) -> None:
-        self._workers[head.worker] = peer
+        if head.epoch < self._incarnations.get(head.worker, 0):
+            # On another machine, a worker that was replaced may live on.
+            return
+        self._workers[head.worker], self._incarnations[head.worker] = peer, head.epoch
         turn = self.ends.joined(head.node, head.worker, head.round)
         if turn is not None:
             self._send(peer, turn)
 
     def _turn_done(self, _peer: bytes, head: wire.TurnDone, _frames: list[bytes]) -> None:
+        if head.epoch < self._incarnations.get(head.worker, 0):
+            return
         self.ends.done(head)
         if self._tally is not None:
             self._tally.lost += head.lost

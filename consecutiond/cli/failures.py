@@ -13,6 +13,7 @@ from consecutiond.supervision.supervisord import SupervisorError
 from consecutiond_broker.errors import CodecError, ConsecutiondError
 from consecutiond_broker.recorder import RefusedError
 from consecutiond_nodes.errors import GraphError, NodeError, PictureError, TargetError
+from consecutiond_nodes.remote import AwayError, ConnectError, TurnedAwayError
 
 _CODES: tuple[tuple[type[ConsecutiondError], int], ...] = (
     (RunDirError, exits.BAD_DIRECTORY),
@@ -21,6 +22,9 @@ _CODES: tuple[tuple[type[ConsecutiondError], int], ...] = (
     (RefusedError, exits.STOPPED),
     (GoneError, exits.STOPPED),
     (ControlError, exits.NOT_RUNNING),
+    (AwayError, exits.NOT_RUNNING),
+    (TurnedAwayError, exits.TURNED_AWAY),
+    (ConnectError, exits.USAGE),
     (CodecError, exits.USAGE),
     (InputError, exits.USAGE),
     (InputUriError, exits.USAGE),

@@ -23,6 +23,7 @@ from consecutiond.heartoptions import HeartOptions
 from consecutiond.inputs.killsocket import KillRouter
 from consecutiond.logs import get_logger, log_events
 from consecutiond.supervision.barrier import Start, read_start, write_start
+from consecutiond.supervision.door import Door
 from consecutiond.supervision.killing import Killing
 from consecutiond.supervision.parts import Parts, Supervisor, write_pid
 from consecutiond.supervision.supervisord import SupervisorClient, SupervisorError
@@ -109,6 +110,9 @@ class Heart:
             self.poller.register(self.kill.socket, zmq.POLLIN)
         self.acker.register(self.poller)
         self.parts = Parts(options, supervisor, clock, self.poller)
+        self.door: Door | None = None
+        if options.door is not None:
+            self.door = Door(options.door, self._pid_dir, context, self.poller, self.parts, clock)
         self.parts.frozen = bool(self.failed)
         if start is not None and start.drain_until is not None:
             self._drain("an earlier heart was told to", start.drain_until)
@@ -128,6 +132,8 @@ class Heart:
         if self._signals is not None and self._signals.taken():
             self._told_to_end()
         self._hear_beats()
+        if self.door is not None:
+            self.door.hear()
         self._hear_control()
         self._hear_kill()
         self._hear_acker()
@@ -173,7 +179,9 @@ class Heart:
             self._answer_waiting()
         elif now - self._began > self.options.start_timeout_s:
             late = ", ".join(missing) or "the acker's socket"
-            self._start_failed(f"{late} did not come up within start_timeout_s = {self.options.start_timeout_s:g} s")
+            how = self.door.how_to_start(missing) if self.door is not None else ""
+            limit = f"start_timeout_s = {self.options.start_timeout_s:g} s"
+            self._start_failed(f"{late} did not come up within {limit}{how}")
 
     def _start_failed(self, why: str) -> None:
         """Give the start up: say why to whoever asks, for a while, and have everything stopped."""
@@ -269,6 +277,8 @@ class Heart:
         for peer, number in self._stop_waiting:
             self._answer(peer, number, {**self._acker_stats, "finished": self._finished})
         self._stop_waiting.clear()
+        if self.door is not None:
+            self.door.dismiss("the consecutor ends")
         self._ask_root = _NEVER
         try:
             self.supervisor.shutdown()
@@ -375,6 +385,8 @@ class Heart:
     def close(self) -> None:
         """Close every socket."""
         self.parts.close()
+        if self.door is not None:
+            self.door.close()
         self.acker.close()
         self.alive.close(linger=0)
         self.control.close()

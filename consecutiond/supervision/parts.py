@@ -93,6 +93,9 @@ class Parts:
         self._supervisor, self._clock, self._poller = supervisor, clock, poller
         self._pid_dir, self._local = Path(options.pid_dir), frozenset(options.local_parts)
         self._by_name = {name: Part(name) for name in options.parts}
+        #: workers on other machines: neither watched nor started by anybody here
+        self._far = frozenset(options.door.workers) if options.door is not None else frozenset[str]()
+        self._silence_s = options.door.listen.silence_s if options.door is not None else 0.0
         self._policy = RestartPolicy(random.random)
         self._deaths = DeathWatch()
         self._next_look = clock.now() + _LOOK_S
@@ -160,8 +163,8 @@ class Parts:
         part.epoch, part.pid, part.started, part.due = head.epoch, head.pid, head.started, None
         part.state, part.detail = "starting", ""
         self._policy.on_start(part.name, now)
-        if part.name in self._local:
-            # It lives in the calling process, which nobody here may kill: neither watched nor recorded.
+        if part.name in self._local or part.name in self._far:
+            # It lives in the calling process, which nobody here may kill, or elsewhere: neither watched nor recorded.
             return
         write_pid(self._pid_dir, part.name, part.pid, part.started)
         self._forget(part.name)
@@ -182,8 +185,32 @@ class Parts:
         for name in [str(key) for key in self._deaths.fds().values() if self._deaths.is_dead(key)]:
             self._forget(name)
             self._died(self._by_name[name], now)
+        self._miss_silent(now)
         self._look_at_root(now)
         self._restart_due(now)
+
+    def _miss_silent(self, now: float) -> None:
+        for name in self._far:
+            part = self._by_name[name]
+            if part.state in ("starting", "ready") and part.seen and now - part.seen > self._silence_s:
+                part.state = "lost"
+                log.warning("part.lost", part=name, part_epoch=part.epoch, silent_s=round(now - part.seen, 3))
+
+    def epoch(self, name: str) -> int:
+        """Return the newest epoch that a part has beaten with, 0 before the first beat."""
+        return self._by_name[name].epoch
+
+    def is_free(self, name: str) -> bool:
+        """Return whether the place of a worker on another machine is free."""
+        part = self._by_name[name]
+        return part.state not in ("starting", "ready") or not part.seen
+
+    def left(self, name: str, epoch: int) -> None:
+        """A worker on another machine has ended in order."""
+        part = self._by_name[name]
+        if part.epoch == epoch:
+            part.state = "lost"
+            log.info("part.left", part=name, part_epoch=epoch)
 
     def _forget(self, name: str) -> None:
         fd = self._deaths.fd(name)

@@ -141,7 +141,7 @@ class Endpoints:
             elif fault := fault_of(uri):
                 self.faults.append(f"{says}: {fault}")
             else:
-                self._take(vertex, edges[other], normal(uri))
+                self._take(vertex, edges[other], normal(str(uri)))
 
     def _take(self, vertex: Vertex, edge: str, uri: str) -> None:
         known = self.uris.setdefault(edge, uri)
