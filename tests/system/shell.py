@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from consecutiond import Consecutor
 from consecutiond.acker.stores import read_only
@@ -18,6 +19,9 @@ from consecutiond_nodes import importer
 REPOSITORY = Path(__file__).parents[2]
 #: seconds after which a condition that a test waits for is not coming any more
 PATIENCE_S = 60
+
+#: for tests of modules that run everything in both architectures: what only processes can do
+process_only = pytest.mark.parametrize("architecture", ["process"], indirect=True)
 
 #: one node that writes every value in capitals
 CAPITALS = """

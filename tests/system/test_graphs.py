@@ -1,4 +1,4 @@
-"""Graphs of every shape, end to end in real processes: where values go, and how a graph begins and ends."""
+"""Graphs of every shape, end to end in both architectures: where values go, and how a graph begins and ends."""
 
 import functools
 from collections import Counter
@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.shell import living, make
+from tests.system.shell import living, make, process_only
+
+pytestmark = pytest.mark.usefixtures("architecture")
 
 HEAD = """
     import os
+    import threading
     from pathlib import Path
     from consecutiond import Consecutor, Node
 
@@ -72,13 +75,13 @@ def test_the_workers_of_a_node_share_its_values_and_each_begins_and_ends(tmp_pat
         + """
     class Who(Node):
         def begin(self):
-            self.write("out", ["begin", os.getpid()])
+            self.write("out", ["begin", threading.get_native_id()])
 
         def process(self, value):
-            self.write("out", [value, os.getpid()])
+            self.write("out", [value, threading.get_native_id()])
 
         def end(self):
-            self.write("out", ["end", os.getpid()])
+            self.write("out", ["end", threading.get_native_id()])
 
     who = Who("who")
     who.set_num_workers(3)
@@ -156,6 +159,7 @@ def test_an_item_that_fails_for_good_after_the_end_has_begun_does_not_hold_the_e
     assert (summary.failed, summary.open, summary.stats["retried"]) == (1, 0, 3)
 
 
+@process_only
 def test_a_worker_that_dies_in_its_end_is_started_again_and_ends(tmp_path: Path) -> None:
     source = (
         HEAD
