@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from consecutiond.acker.stores import StoreError
 from consecutiond.logs import get_logger
 from consecutiond_broker.pulse import Pulse
 from consecutiond_broker.wake import Wake
@@ -59,10 +60,11 @@ class PartThread:
             self._say("ready")
             self.part.run()
         except BaseException as error:  # whatever it is, it must not end a thread in silence
-            text = getattr(error, "user_traceback", "") or user_traceback(error)
+            text = _explain(error)
             log.error("part.failed", part=self.name, error=text)
             self._say("failed", text)
-            self._on_failure(f"{self.name} failed:\n{text.rstrip()}")
+            did_what = "could not start" if self.part is None else "failed"
+            self._on_failure(f"{self.name} {did_what}:\n{text.rstrip()}")
         finally:
             if self.part is not None:
                 self.part.close()
@@ -84,3 +86,10 @@ class PartThread:
             return False
         self._wake.close()
         return True
+
+
+def _explain(error: BaseException) -> str:
+    """Return the user's own traceback; of what a store says the text alone, since no code of the user's is in it."""
+    if isinstance(error, StoreError):
+        return str(error)
+    return getattr(error, "user_traceback", "") or user_traceback(error)

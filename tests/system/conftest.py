@@ -10,13 +10,6 @@ from consecutiond_nodes.importer import FILE_MODULE
 from tests.system.shell import Shell
 
 
-@pytest.fixture(params=["process", "thread"])
-def architecture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run a test in both architectures; the environment wins over what the test's code says, which is nothing."""
-    monkeypatch.setenv("CONSECUTIOND_ARCHITECTURE", request.param)
-    return str(request.param)
-
-
 @pytest.fixture
 def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shell]:
     shell = Shell(tmp_path)

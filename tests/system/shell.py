@@ -20,7 +20,9 @@ REPOSITORY = Path(__file__).parents[2]
 #: seconds after which a condition that a test waits for is not coming any more
 PATIENCE_S = 60
 
-#: for tests of modules that run everything in both architectures: what only processes can do
+#: run a test in both architectures
+both_architectures = pytest.mark.usefixtures("architecture")
+#: in modules that run everything in both architectures: what only processes can do
 process_only = pytest.mark.parametrize("architecture", ["process"], indirect=True)
 
 #: one node that writes every value in capitals

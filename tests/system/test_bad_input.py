@@ -15,7 +15,7 @@ from consecutiond.consecutor import StateError
 from consecutiond.rundir import LiveError, RunDirError
 from consecutiond_broker.errors import CodecError
 from consecutiond_nodes.errors import GraphError
-from tests.system.shell import CAPITALS, Shell, living, logged, make, wait_for
+from tests.system.shell import CAPITALS, Shell, both_architectures, living, logged, make, wait_for
 
 #: a node that does with each value what the value says
 OBEDIENT = """
@@ -104,6 +104,7 @@ def test_a_target_that_is_not_there_is_an_error_without_a_traceback(shell: Shell
     assert "Traceback" not in text
 
 
+@both_architectures
 def test_wrong_options_come_in_one_error(shell: Shell) -> None:
     shell.write("flow.py", CAPITALS)
     shell.environment |= {"CONSECUTIOND_MAX_PENDING": "many"}
@@ -117,6 +118,7 @@ def test_wrong_options_come_in_one_error(shell: Shell) -> None:
 # --- values --------------------------------------------------------------------------------------------------
 
 
+@both_architectures
 def test_a_value_that_cannot_be_carried_fails_its_item_with_node_and_type_and_the_others_complete(shell: Shell) -> None:
     shell.write("flow.py", OBEDIENT)
     done = shell.run("run", "flow.py", stdin="a\npush\nb\nwrite\nc\n")
@@ -129,6 +131,7 @@ def test_a_value_that_cannot_be_carried_fails_its_item_with_node_and_type_and_th
     assert not shell.living()
 
 
+@both_architectures
 def test_an_unknown_output_fails_its_item_with_the_line_that_wrote_to_it(shell: Shell) -> None:
     own = 'from consecutiond import Consecutor\n    c = Consecutor(graph)\n    c.register_output("out", [])\n'
     shell.write("flow.py", f"{OBEDIENT}\n    {own}")
@@ -144,6 +147,7 @@ class Unknown:
     """Of a type that no codec knows."""
 
 
+@both_architectures
 @pytest.mark.parametrize("place", [0, 3, 5000])
 def test_a_value_of_the_iterable_that_cannot_be_carried_is_named_by_its_number(tmp_path: Path, place: int) -> None:
     """Everything before it is accepted and completed; nothing after it is."""
@@ -156,6 +160,7 @@ def test_a_value_of_the_iterable_that_cannot_be_carried_is_named_by_its_number(t
     assert not living(tmp_path)
 
 
+@both_architectures
 def test_a_pushed_value_that_cannot_be_carried_is_not_accepted_and_the_next_one_is(tmp_path: Path) -> None:
     consecutor, out = make(tmp_path, OBEDIENT)
     with consecutor:
@@ -168,6 +173,7 @@ def test_a_pushed_value_that_cannot_be_carried_is_not_accepted_and_the_next_one_
     assert logged(tmp_path / "base" / "it")["accepted"] == 1
 
 
+@both_architectures
 def test_a_value_beyond_the_largest_message_is_refused_with_its_size(tmp_path: Path) -> None:
     consecutor, out = make(tmp_path, OBEDIENT, max_message=1 << 16)
     with consecutor:
@@ -266,6 +272,7 @@ def test_a_directory_so_long_that_socket_paths_pass_107_bytes_simply_works(shell
     assert ours() == []
 
 
+@both_architectures
 def test_a_store_that_cannot_be_opened_is_an_error_and_is_left_as_it_is(shell: Shell) -> None:
     shell.write("flow.py", CAPITALS)
     shell.home("flow").mkdir(parents=True, mode=0o700)
@@ -287,6 +294,7 @@ def test_a_container_without_append_is_refused(tmp_path: Path) -> None:
         consecutor.register_output("bad", {})  # type: ignore[arg-type]
 
 
+@both_architectures
 def test_methods_called_at_the_wrong_time_say_so_and_change_nothing(tmp_path: Path) -> None:
     """`push` before `up`, `up` twice, `down` twice, outputs after `up`."""
     consecutor, out = make(tmp_path, OBEDIENT)
@@ -308,6 +316,7 @@ def test_methods_called_at_the_wrong_time_say_so_and_change_nothing(tmp_path: Pa
     assert not living(tmp_path)
 
 
+@both_architectures
 def test_an_iterable_that_raises_half_way_lets_what_was_accepted_finish_and_its_own_error_out(tmp_path: Path) -> None:
     def values() -> Any:
         yield from range(100)
@@ -321,6 +330,7 @@ def test_an_iterable_that_raises_half_way_lets_what_was_accepted_finish_and_its_
     assert not living(tmp_path)
 
 
+@both_architectures
 def test_an_error_inside_the_with_block_lets_what_was_accepted_finish_and_comes_out(tmp_path: Path) -> None:
     consecutor, out = make(tmp_path, OBEDIENT)
 
@@ -337,6 +347,7 @@ def test_an_error_inside_the_with_block_lets_what_was_accepted_finish_and_comes_
     assert not living(tmp_path)
 
 
+@both_architectures
 def test_a_consecutor_can_be_used_again_after_a_start_that_failed(tmp_path: Path) -> None:
     consecutor, out = make(tmp_path, OBEDIENT)
     base = tmp_path / "base"

@@ -12,7 +12,7 @@ import pytest
 
 import consecutiond
 from consecutiond.cli import exits
-from tests.system.shell import CAPITALS, Shell, living, wait_for, wait_gone
+from tests.system.shell import CAPITALS, Shell, both_architectures, living, wait_for, wait_gone
 
 VERBS = ("run", "start", "push", "status", "stop", "graph", "ls")
 
@@ -90,6 +90,7 @@ def test_completion_can_be_installed_and_completes_verbs(shell: Shell) -> None:
 # --- run -----------------------------------------------------------------------------------------------------
 
 
+@both_architectures
 def test_run_prints_what_was_written_and_a_summary_and_leaves_nothing_behind(shell: Shell) -> None:
     shell.write("flow.py", CAPITALS)
     shell.write("in.txt", "a\nb\n")
@@ -103,6 +104,7 @@ def test_run_prints_what_was_written_and_a_summary_and_leaves_nothing_behind(she
     assert again.stderr == "", "what a run leaves that ended in order is nothing to warn of"
 
 
+@both_architectures
 @pytest.mark.parametrize("words", [("-",), ()])
 def test_run_reads_a_pipe_when_told_to_and_when_there_is_nothing_else(shell: Shell, words: tuple[str, ...]) -> None:
     shell.write("flow.py", CAPITALS)
@@ -110,6 +112,7 @@ def test_run_reads_a_pipe_when_told_to_and_when_there_is_nothing_else(shell: She
     assert (done.returncode, done.stdout) == (exits.OK, 'capitals\t"X"\n')
 
 
+@both_architectures
 def test_lines_end_at_line_feeds_alone_and_keep_everything_else(shell: Shell) -> None:
     """The same from a file, a named pipe and stdin: no other line end splits, and no byte stops the run."""
     shell.write("flow.py", CAPITALS)
@@ -138,6 +141,7 @@ def test_an_input_that_cannot_be_read_is_named_before_anything_is_started(shell:
     assert not shell.home("flow").exists()
 
 
+@both_architectures
 def test_run_prints_the_lists_of_a_targets_own_outputs(shell: Shell) -> None:
     source = CAPITALS + '\n    from consecutiond import Consecutor\n    c = Consecutor(graph, id="own")\n'
     shell.write("flow.py", source + '    c.register_output("capitals", [])\n')
@@ -163,6 +167,7 @@ def in_terminal(shell: Shell, *words: object) -> str:
     return seen.decode(errors="replace")
 
 
+@both_architectures
 def test_a_progress_bar_is_shown_on_a_terminal_and_only_there(shell: Shell) -> None:
     shell.write("flow.py", SLOW)
     shell.write("in.txt", "x\n" * 20)
@@ -184,6 +189,7 @@ def test_status_has_colours_on_a_terminal_and_only_there(shell: Shell) -> None:
 # --- exit codes of run ---------------------------------------------------------------------------------------
 
 
+@both_architectures
 def test_run_says_with_exit_code_1_that_items_failed(shell: Shell) -> None:
     shell.write("flow.py", CAPITALS.replace("text.upper()", "int(text)"))
     done = shell.run("run", "flow.py", stdin="7\nseven\n")
@@ -194,6 +200,7 @@ def test_run_says_with_exit_code_1_that_items_failed(shell: Shell) -> None:
     assert "2 accepted = 1 completed + 1 failed and kept + 0 open" in done.stderr
 
 
+@both_architectures
 def test_run_says_with_exit_code_1_that_an_end_raised(shell: Shell) -> None:
     shell.write("flow.py", CAPITALS.replace("graph =", "    def end(self):\n            1 / 0\n\n    graph ="))
     done = shell.run("run", "flow.py", stdin="x\n")
@@ -215,6 +222,7 @@ def interrupted(shell: Shell, numbers: list[int]) -> tuple[int, str, str]:
     return process.wait(60), printed.read_text(), complaint.read_text()
 
 
+@both_architectures
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_finishes_what_is_open_and_says_so_with_exit_code_7(shell: Shell, number: int) -> None:
     code, printed, complaint = interrupted(shell, [number])
@@ -225,6 +233,7 @@ def test_an_interrupted_run_finishes_what_is_open_and_says_so_with_exit_code_7(s
     assert not shell.living()
 
 
+@both_architectures
 def test_a_second_interrupt_stops_at_once_and_the_next_run_takes_over_what_was_open(shell: Shell) -> None:
     code, printed, complaint = interrupted(shell, [signal.SIGINT, signal.SIGINT])
     assert code == exits.STOPPED
@@ -241,6 +250,7 @@ def test_a_second_interrupt_stops_at_once_and_the_next_run_takes_over_what_was_o
     assert len(after.stdout.splitlines()) == still_open
 
 
+@both_architectures
 def test_a_run_that_is_stopped_from_elsewhere_says_so_with_exit_code_7(shell: Shell) -> None:
     shell.write("flow.py", SLOW)
     process = shell.spawn("run", "flow.py", stdin=subprocess.PIPE)

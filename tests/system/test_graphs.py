@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.shell import living, make, process_only
+from tests.system.shell import both_architectures, living, make, process_only
 
-pytestmark = pytest.mark.usefixtures("architecture")
+pytestmark = both_architectures
 
 HEAD = """
     import os

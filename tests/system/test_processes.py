@@ -11,7 +11,7 @@ import pytest
 
 from consecutiond.acker.stores import read_only
 from consecutiond.cli import exits
-from tests.system.shell import Shell, living, logged, make, wait_for, wait_gone
+from tests.system.shell import Shell, both_architectures, living, logged, make, wait_for, wait_gone
 
 HEAD = """
     import os, time
@@ -82,6 +82,7 @@ SCRIPT = (
 # --- the ready barrier ---------------------------------------------------------------------------------------
 
 
+@both_architectures
 def test_no_input_is_read_before_every_part_is_up(tmp_path: Path) -> None:
     """One node's `begin` takes 5 s; the iterable is not asked for anything before it has returned."""
     asked: list[bool] = []
@@ -199,6 +200,7 @@ def dead_letters(home: Path) -> list[Any]:
         store.close()
 
 
+@both_architectures
 def test_an_item_that_raises_is_tried_three_times_and_kept_with_its_traceback(tmp_path: Path) -> None:
     source = (
         HEAD
