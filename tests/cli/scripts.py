@@ -31,9 +31,9 @@ print("after the run")
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return ours without any option, and wide enough that help is not wrapped."""
-    ours = ("CONSECUTIOND_", "PYTHONUNBUFFERED")
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    """Return ours without any option but a test's architecture, and wide enough that help is not wrapped."""
+    ours, kept = ("CONSECUTIOND_", "PYTHONUNBUFFERED"), "CONSECUTIOND_ARCHITECTURE"
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(ours) or name == kept}
     return {**plain, "COLUMNS": "400", "TERM": "dumb", **more}
 
 

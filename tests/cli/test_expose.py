@@ -19,6 +19,7 @@ from tests.cli.scripts import SHOUT, environment, run, shell, write
 LINE = 'loud\t"{}"\n'
 
 
+@pytest.mark.usefixtures("architecture")
 def test_a_script_works_in_a_pipe(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "x").write_text("c\na\nb")
@@ -27,12 +28,14 @@ def test_a_script_works_in_a_pipe(tmp_path: Path) -> None:
     assert "3 accepted = 3 completed + 0 failed" in ended.stderr
 
 
+@pytest.mark.usefixtures("architecture")
 def test_its_workers_do_not_start_it_again_and_the_script_ends_with_it(tmp_path: Path) -> None:
     """A second command line would complain of the worker's arguments, and "after the run" would be printed."""
     ended = run(write(tmp_path), "--quiet", input="a\n")
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, LINE.format("A"), "")
 
 
+@pytest.mark.usefixtures("architecture")
 @pytest.mark.parametrize(
     "ending",
     ['if __name__ == "__main__":\n    Consecutor(Shout("shout")).expose_cli()\n',
@@ -60,6 +63,7 @@ def test_the_daemons_command_line_takes_an_exposed_script(tmp_path: Path) -> Non
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, LINE.format("A"), "")
 
 
+@pytest.mark.usefixtures("architecture")
 @pytest.mark.parametrize("arguments", [["--input", "a.txt", "--input", "b.txt"], ["--input", "a.txt", "b.txt"],
                                        ["a.txt", "b.txt"], ["--config", "flow.toml"]])  # fmt: skip
 def test_files_are_read_one_after_the_other(tmp_path: Path, arguments: list[str]) -> None:
@@ -72,6 +76,7 @@ def test_files_are_read_one_after_the_other(tmp_path: Path, arguments: list[str]
     assert (ended.returncode, sorted(ended.stdout.splitlines(True))) == (0, [LINE.format(each) for each in "ABC"])
 
 
+@pytest.mark.usefixtures("architecture")
 @pytest.mark.parametrize("source", ["stdin", "file"])
 def test_ndjson_is_a_value_on_each_line(tmp_path: Path, source: str) -> None:
     script, text = write(tmp_path), '{"a": 1}\n[2]\n"three"\n'
@@ -82,6 +87,7 @@ def test_ndjson_is_a_value_on_each_line(tmp_path: Path, source: str) -> None:
     assert sorted(ended.stdout.splitlines()) == ['loud\t"THREE"', "loud\t[2]", 'loud\t{"a":1}']
 
 
+@pytest.mark.usefixtures("architecture")
 def test_msgpack_values_are_read_from_files_one_behind_the_other(tmp_path: Path) -> None:
     script = write(tmp_path)
     (tmp_path / "a").write_bytes(msgspec.msgpack.encode("a") + msgspec.msgpack.encode([2]))
@@ -91,6 +97,7 @@ def test_msgpack_values_are_read_from_files_one_behind_the_other(tmp_path: Path)
     assert sorted(ended.stdout.splitlines()) == ['loud\t"A"', 'loud\t"C"', "loud\t[2]"]
 
 
+@pytest.mark.usefixtures("architecture")
 def test_a_bad_value_in_a_file_is_told_with_its_line_and_what_came_before_is_done(tmp_path: Path) -> None:
     script = write(tmp_path)
     (tmp_path / "x.ndjson").write_text('"a"\n{\n"c"\n')
@@ -131,6 +138,7 @@ def test_a_uri_chooses_the_server_that_feeds(tmp_path: Path, uri: str, method: s
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{method} {uri}\n", "")
 
 
+@pytest.mark.usefixtures("architecture")
 def test_failures_show_the_users_traceback_and_have_an_exit_code(tmp_path: Path) -> None:
     ended = run(write(tmp_path), input="a\nbad\n")
     assert (ended.returncode, ended.stdout) == (exits.SOME_FAILED, LINE.format("A"))
@@ -139,6 +147,7 @@ def test_failures_show_the_users_traceback_and_have_an_exit_code(tmp_path: Path)
     assert "1 completed + 1 failed and kept" in ended.stderr
 
 
+@pytest.mark.usefixtures("architecture")
 def test_registered_outputs_get_what_is_written_and_lists_are_printed_at_the_end(tmp_path: Path) -> None:
     text = SHOUT.replace(
         "consecutor.expose_cli()",
@@ -150,6 +159,7 @@ def test_registered_outputs_get_what_is_written_and_lists_are_printed_at_the_end
     assert run(write(tmp_path, text, "file.py"), input="a\n").stdout == "to the file A\n"
 
 
+@pytest.mark.usefixtures("architecture")
 def test_when_the_reader_of_a_pipe_ends_the_script_stops_and_loses_nothing(tmp_path: Path) -> None:
     """Otherwise each of the items would fail and be tried again."""
     write(tmp_path, SHOUT.replace(", max_attempts=1", ""))
@@ -167,6 +177,7 @@ def test_when_the_reader_of_a_pipe_ends_the_script_stops_and_loses_nothing(tmp_p
     assert 0 < totals.open < totals.accepted == totals.completed + totals.open
 
 
+@pytest.mark.usefixtures("architecture")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_finishes_what_is_open_and_says_that_it_was_stopped(tmp_path: Path, number: int) -> None:
     script = write(tmp_path)
