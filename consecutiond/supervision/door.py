@@ -51,6 +51,7 @@ class Door:
         poller: of the heart's loop.
         parts: what the heart knows of every part.
         clock: the time.
+        recovering: an earlier heart was here, and this one has yet to hear who has which place.
 
     Raises:
         ListenError: the address or the keys cannot be used.
@@ -58,7 +59,7 @@ class Door:
 
     def __init__(
         self, options: DoorOptions, pid_dir: Path, context: "zmq.Context[zmq.Socket[bytes]]", poller: zmq.Poller,
-        parts: Parts, clock: Clock,
+        parts: Parts, clock: Clock, *, recovering: bool,
     ) -> None:  # fmt: skip
         self._options, self._pid_dir, self._parts, self._clock = options, pid_dir, parts, clock
         self._peers: dict[bytes, str] = {}
@@ -66,6 +67,8 @@ class Door:
         self._asked: list[_Asked] = []
         #: part -> until when its place is kept for whoever was given it and has not said a word yet
         self._given: dict[str, float] = {}
+        #: from when on a worker that has not beaten is not there
+        self._knows_from = clock.now() + (options.listen.silence_s if recovering else 0.0)
         self._malformed = 0
         self._router = context.socket(zmq.ROUTER)
         self._router.setsockopt(zmq.ROUTER_HANDOVER, 1)
@@ -136,7 +139,7 @@ class Door:
                 return self._refuse(asked, f"node {asked.request.node} has {len(workers)} workers, from 0 on")
             return self._give(asked, part, workers[part])
         now = self._clock.now()
-        for part, options in workers.items():
+        for part, options in workers.items() if now >= self._knows_from else ():
             if self._parts.is_free(part) and self._given.get(part, now) <= now:
                 return self._give(asked, part, options)
         if now < asked.until:

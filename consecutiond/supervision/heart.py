@@ -112,7 +112,9 @@ class Heart:
         self.parts = Parts(options, supervisor, clock, self.poller)
         self.door: Door | None = None
         if options.door is not None:
-            self.door = Door(options.door, self._pid_dir, context, self.poller, self.parts, clock)
+            self.door = Door(
+                options.door, self._pid_dir, context, self.poller, self.parts, clock, recovering=self.ready
+            )  # fmt: skip
         self.parts.frozen = bool(self.failed)
         if start is not None and start.drain_until is not None:
             self._drain("an earlier heart was told to", start.drain_until)

@@ -169,9 +169,7 @@ class Downstream(Port):
         who = self.who
         return [wire.pack(wire.Join(wire.VERSION, "up", who.name, who.epoch, who.pid, who.started, "", 0, 0, 0, ()))]
 
-    def send(
-        self, job: Origin, count: int, frames: list[bytes], spans: bytes = b"", partition: int = ANY
-    ) -> None:
+    def send(self, job: Origin, count: int, frames: list[bytes], spans: bytes = b"", partition: int = ANY) -> None:
         """Send a batch, or keep it until there is credit."""
         for member in job.members:
             member.waiting += 1

@@ -24,7 +24,10 @@ from consecutiond_nodes.worker import WorkerOptions
 
 _EVENT: Final = struct.Struct("=Hi")
 _AUTH: Final = zmq.EVENT_HANDSHAKE_FAILED_AUTH
-_REFUSED: Final = _AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+#: after these libzmq does not connect again
+_FINAL: Final = _AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+#: where one side is encrypted and the other is not, the connection may end without more ado
+_REFUSED: Final = _FINAL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_DISCONNECTED
 #: milliseconds between looks at the connection
 _LOOK_MS: Final = 100
 #: seconds of silence for a connection over which only a request is made
@@ -75,17 +78,12 @@ def read_connection(text: str) -> Connection:
         fault = fault_of(text)
         if fault or text.startswith("ipc:"):
             raise ConnectError(fault or f"{text!r}: workers connect over tcp")
-        if not is_loopback(text):
-            raise ConnectError(
-                f"{text} is on another machine, and nothing goes there unencrypted: copy connection.json from the "
-                "consecutor's directory to this machine, and name it with --connect connection.json"
-            )
-        return Connection(normal(text))
+        return _checked(Connection(normal(text)))
     path = Path(text)
     try:
         if path.stat().st_mode & 0o077:
             raise ConnectError(f"others than you can read the secret key in {path}; try: chmod 600 {path}")
-        return msgspec.json.decode(path.read_bytes(), type=Connection)
+        return _checked(msgspec.json.decode(path.read_bytes(), type=Connection))
     except OSError as error:
         raise ConnectError(
             f"cannot read the connection file {path}: {error.strerror}; it is made when the consecutor starts, as "
@@ -93,6 +91,15 @@ def read_connection(text: str) -> Connection:
         ) from None
     except msgspec.DecodeError as error:
         raise ConnectError(f"{path} is no connection file: {error}") from None
+
+
+def _checked(connection: Connection) -> Connection:
+    if connection.keys is None and not is_loopback(connection.uri):
+        raise ConnectError(
+            f"{connection.uri} is on another machine, and nothing goes there unencrypted: copy connection.json from "
+            "the consecutor's directory to this machine, and name it with --connect connection.json"
+        )
+    return connection
 
 
 class Door:
@@ -135,9 +142,10 @@ class Door:
                 if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                     # Asked again on a new connection, the heart gives the same answer.
                     socket.send(wire.pack(wire.Ask(1, "worker", request)))
+                    failures = 0
                     continue
                 failures += 1
-                if event == _AUTH or failures >= _FAILURES:
+                if event & _FINAL or failures >= _FAILURES:
                     raise TurnedAwayError(self._why_refused(value if event == _AUTH else 0))
             if socket.poll(_LOOK_MS):
                 return self._read(socket.recv_multipart())
