@@ -19,6 +19,7 @@ import pytest
 from consecutiond.acker.stores import Durability, ReadableStore, StoreError, open_store, read_only
 from consecutiond.acker.stores import sqlite as sqlite_store
 from consecutiond.acker.stores.base import Append, Changes, Chunk, Failed, Origin
+from consecutiond.acker.stores.schema import SCHEMA_VERSION
 from consecutiond.acker.stores.sqlite import SqliteStore
 
 ROOT = Path(__file__).parents[2]
@@ -305,14 +306,17 @@ def test_a_second_acker_cannot_use_a_number_of_the_first(path: Path, store: Sqli
         assert second.body(1) == b"second"
 
 
-@pytest.mark.parametrize(("version", "age"), [(0, "older"), (1, "older"), (3, "newer")])
+@pytest.mark.parametrize(
+    ("version", "age"), [(0, "older"), (SCHEMA_VERSION - 1, "older"), (SCHEMA_VERSION + 1, "newer")]
+)
 def test_another_schema_version_is_refused_untouched(path: Path, version: int, age: str) -> None:
     open_store(f"sqlite:///{path}", "durable").close()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA user_version = {version}")
     content = path.read_bytes()
+    text = f"{age} consecutiond .schema version {version}, this one reads {SCHEMA_VERSION}.*"
     for attempt in both_ways(path):
-        with pytest.raises(StoreError, match=f"{age} consecutiond .schema version {version}, this one reads 2.*"):
+        with pytest.raises(StoreError, match=text):
             attempt()
     assert path.read_bytes() == content
 

@@ -13,7 +13,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from msgspec.structs import replace
 
 from consecutiond.acker.stores import Store, StoreError, open_store
-from consecutiond.acker.stores.base import Append, Changes, Chunk, Failed, OpenChunk, Origin, Totals
+from consecutiond.acker.stores.base import (
+    Append,
+    Audit,
+    Changes,
+    Chunk,
+    Failed,
+    Group,
+    OpenChunk,
+    Origin,
+    Totals,
+    Where,
+)
 
 URLS: dict[str, Callable[[Path], str]] = {
     "memory": lambda directory: "memory://",
@@ -266,6 +277,100 @@ def test_a_durability_that_does_not_exist_is_refused() -> None:
         open_store("memory://", "Durable")  # type: ignore[arg-type]
 
 
+# --- dead letters and what operators do with them -----------------------------------------------------------------
+
+
+def letter(position: int, error: str = "ValueError: no", **more: Any) -> Failed:
+    return replace(failed(position, 3, error), **more)
+
+
+def positions(rows: list[Failed]) -> list[int]:
+    return [row.position for row in rows]
+
+
+def test_a_row_keeps_what_is_known_of_the_failure(store: Store) -> None:
+    row = letter(1, handed_out=5, edge="in->parse", item=b"\x91\x01", path=("in", "parse"))
+    store.commit(Changes(appends=[append(1, 1)], dead=[row], waiting=[replace(row, position=2)]))
+    assert store.dead_letters() == [row]
+    assert store.waiting() == [replace(row, position=2)]
+
+
+def test_a_dead_letter_that_is_revived_waits_and_one_that_is_not_among_the_waiting_is_discarded(store: Store) -> None:
+    store.commit(Changes(appends=[append(1, 1)], done={1: None}, dead=[letter(1), letter(2), letter(3)]))
+    store.commit(Changes(waiting=[replace(letter(1), attempts=0)], revived=[1, 2]))
+    assert (positions(store.dead_letters()), positions(store.waiting())) == ([3], [1])
+    assert store.waiting()[0].attempts == 0
+    assert store.totals() == Totals(accepted=3, completed=0, failed=1, waiting=1, open=1, discarded=1)
+    store.commit(Changes(recovered=[1], completed=1, dropped=0))
+    assert store.totals() == Totals(accepted=3, completed=1, failed=1, waiting=0, open=0, discarded=1)
+
+
+def test_what_is_dropped_by_policy_is_counted_as_discarded(store: Store) -> None:
+    store.commit(Changes(appends=[append(1, 1)], done={1: None}, dropped=2, completed=1))
+    assert store.totals() == Totals(accepted=3, completed=1, failed=0, waiting=0, open=0, discarded=2)
+
+
+def test_an_edited_dead_letter_replaces_the_former_one(store: Store) -> None:
+    store.commit(Changes(appends=[append(1, 1)], done={1: None}, completed=2, dead=[letter(2)]))
+    store.commit(Changes(dead=[replace(letter(2), body=b"better")]))
+    assert [row.body for row in store.dead_letters()] == [b"better"]
+    assert store.totals().failed == 1
+
+
+LETTERS = [
+    letter(1, "ValueError: bad value 'x' at 10", node="parse", failed_at=100.0),
+    letter(2, "ValueError: bad value 'yy' at 7", node="parse", failed_at=200.0),
+    letter(3, "ValueError: bad value 'z' at 3", node="load", failed_at=300.0),
+    letter(4, "KeyError: 'id'", node="parse", failed_at=400.0),
+    letter(5, "load.0 died", node="load", kind="crashed", failed_at=500.0),
+]
+
+
+@pytest.mark.parametrize(
+    ("where", "found"),
+    [
+        (Where(), [1, 2, 3, 4, 5]),
+        (Where(node="parse"), [1, 2, 4]),
+        (Where(kind="crashed"), [5]),
+        (Where(error="bad value"), [1, 2, 3]),
+        (Where(error="%"), []),
+        (Where(shape="ValueError: bad value … at #"), [1, 2, 3]),
+        (Where(since=200.0), [2, 3, 4, 5]),
+        (Where(until=200.0), [1]),
+        (Where(since=200.0, until=400.0, node="load"), [3]),
+        (Where(positions=(4, 2, 77)), [2, 4]),
+        (Where(positions=tuple(range(2, 3000))), [2, 3, 4, 5]),
+        (Where(node="nowhere"), []),
+    ],
+)
+def test_dead_letters_are_found_by_conditions_that_all_hold(store: Store, where: Where, found: list[int]) -> None:
+    store.commit(Changes(appends=[append(1, 1, 5)], done={1: None}, dead=LETTERS))
+    assert positions(store.dead_letters(where=where)) == found
+    assert positions(store.dead_letters(2, 2, where)) == [position for position in found if position > 2][:2]
+    assert store.count_dead(where) == len(found)
+    assert sum(group.count for group in store.groups(where)) == len(found)
+
+
+def test_dead_letters_that_look_alike_are_a_group(store: Store) -> None:
+    store.commit(Changes(appends=[append(1, 1, 5)], done={1: None}, dead=LETTERS))
+    assert store.groups() == [
+        Group("parse", "raised", "ValueError: bad value … at #", 2, 200.0, 1),
+        Group("load", "raised", "ValueError: bad value … at #", 1, 300.0, 3),
+        Group("parse", "raised", "KeyError: …", 1, 400.0, 4),
+        Group("load", "crashed", "load.# died", 1, 500.0, 5),
+    ]
+    store.commit(Changes(revived=[1, 4]))
+    assert [(group.count, group.example) for group in store.groups()] == [(1, 2), (1, 3), (1, 5)]
+
+
+def test_what_operators_have_done_is_kept_in_order_and_numbered(store: Store) -> None:
+    first, second = Audit(1.5, "ann@host", "replay", 3, "node=parse"), Audit(2.5, "bob@host", "discard", 1, "7")
+    store.commit(Changes(audits=[first]))
+    store.commit(Changes(audits=[second, second]))
+    assert store.audits() == [replace(first, number=1), replace(second, number=2), replace(second, number=3)]
+    assert store.audits(1, 1) == [replace(second, number=2)]
+
+
 def snapshot(store: Store) -> dict[str, Any]:
     """Everything that can be read from a store by pages of two, so that paging is exercised everywhere."""
     return {
@@ -274,6 +379,7 @@ def snapshot(store: Store) -> dict[str, Any]:
         "chunks": pages(store.open_chunks, lambda row: row.chunk.id),
         "waiting": pages(store.waiting, lambda row: row.position),
         "dead": pages(store.dead_letters, lambda row: row.position),
+        "groups": store.groups(),
     }
 
 
@@ -295,7 +401,7 @@ class Model:
         self.waiting: dict[int, Failed] = {}
         self.dead: dict[int, Failed] = {}
         self.sequences: dict[bytes, int] = {}
-        self.accepted = self.completed = 0
+        self.accepted = self.completed = self.discarded = 0
         self.next_chunk = self.next_position = 1
 
     def bitmap(self, id: int) -> bytes:
@@ -378,10 +484,11 @@ class StoreMachine(RuleBasedStateMachine):
             rows[position] = failed(position)
             staged.append(rows[position])
 
-    @precondition(lambda self: self.model.waiting)
+    @precondition(lambda self: self.model.waiting.keys() - set(self.changes.revived))
     @rule(data=st.data(), end=st.sampled_from(["again", "recover", "die"]))
     def retry(self, data: st.DataObject, end: str) -> None:
-        position = data.draw(st.sampled_from(sorted(self.model.waiting)))
+        # What an operator has revived is emitted only once that is committed.
+        position = data.draw(st.sampled_from(sorted(self.model.waiting.keys() - set(self.changes.revived))))
         row = self.model.waiting.pop(position)
         row = replace(row, attempts=row.attempts + 1)
         if end == "again":
@@ -394,6 +501,28 @@ class StoreMachine(RuleBasedStateMachine):
             self.changes.recovered.append(position)
             self.changes.completed += 1
             self.model.completed += 1
+
+    @precondition(lambda self: self.committed.dead)
+    @rule(data=st.data(), end=st.sampled_from(["replay", "discard", "edit"]))
+    def operate(self, data: st.DataObject, end: str) -> None:
+        """An operator acts on what is a dead letter in the store, once in a group."""
+        touched = {*self.changes.revived, *(row.position for row in self.changes.dead)}
+        left = sorted(self.committed.dead.keys() - touched)
+        if not left:
+            return
+        position = data.draw(st.sampled_from(left))
+        row = replace(self.model.dead[position], attempts=0, body=b"by hand")
+        if end == "edit":
+            self.model.dead[position] = row
+            self.changes.dead.append(row)
+            return
+        del self.model.dead[position]
+        self.changes.revived.append(position)
+        if end == "replay":
+            self.model.waiting[position] = row
+            self.changes.waiting.append(row)
+        else:
+            self.model.discarded += 1
 
     @rule()
     def commit(self) -> None:
@@ -437,7 +566,10 @@ class StoreMachine(RuleBasedStateMachine):
         if not hasattr(self, "store"):
             return
         totals, found = self.store.totals(), snapshot(self.store)
-        assert totals.accepted == totals.completed + totals.failed + totals.open == self.committed.accepted
+        parts = totals.completed + totals.failed + totals.discarded + totals.open
+        assert totals.accepted == parts == self.committed.accepted
+        assert totals.discarded == self.committed.discarded
+        assert sum(group.count for group in found["groups"]) == totals.failed
         marked = sum(int.from_bytes(row.done, "little").bit_count() for row in found["chunks"])
         in_chunks = sum(row.chunk.count for row in found["chunks"]) - marked
         assert totals.open == in_chunks + len(found["waiting"])

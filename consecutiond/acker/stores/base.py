@@ -1,10 +1,12 @@
 """The contract of every store: what one group commit carries, what is read back, and what may go wrong."""
 
+from collections.abc import Iterable
 from typing import Literal, Protocol
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from consecutiond.acker.stores.shapes import shape
 from consecutiond_broker.errors import ConsecutiondError
 
 Durability = Literal["durable", "fast"]
@@ -60,7 +62,7 @@ class Failed(Struct, frozen=True):
 
     Attributes:
         position: of the root in the log.
-        attempts: how many were charged so far.
+        attempts: how many failed by the item's own fault, so far.
         entry: names of the edges at which the next attempt enters.
         body: the one value, encoded as a batch of one.
         due: when the next attempt may start, wall clock, seconds since 1970.
@@ -70,6 +72,10 @@ class Failed(Struct, frozen=True):
         traceback: the user's traceback, "" where there is none.
         failed_at: when, wall clock, seconds since 1970.
         accepted_at: when it was accepted, likewise.
+        handed_out: how many attempts were begun, those included that came to nothing without a fault of the item's.
+        edge: the edge on which the item came that failed, "" where that is not known.
+        item: that item, encoded as a batch of one; b"" where it is not known, or too large to be kept.
+        path: the nodes that it came through, the one in which it failed last.
 
     """
 
@@ -84,6 +90,90 @@ class Failed(Struct, frozen=True):
     traceback: str
     failed_at: float
     accepted_at: float = 0.0
+    handed_out: int = 0
+    edge: str = ""
+    item: bytes = b""
+    path: tuple[str, ...] = ()
+
+
+class Audit(Struct, frozen=True):
+    """What an operator has done to dead letters; never deleted.
+
+    Attributes:
+        at: when, wall clock, seconds since 1970.
+        who: the user, and the machine.
+        what: "replay", "discard" or "edit".
+        count: how many dead letters that was.
+        which: how they were chosen, for people.
+        number: 1, 2, 3 …; the store gives it.
+
+    """
+
+    at: float
+    who: str
+    what: str
+    count: int
+    which: str
+    number: int = 0
+
+
+class Where(Struct, frozen=True):
+    """Chooses dead letters: all conditions hold; an empty one always does.
+
+    Attributes:
+        node: in which it failed.
+        kind: how.
+        error: what its message contains.
+        shape: what its message has in common with those of its group (`Group.shape`).
+        since: it failed then or later, wall clock.
+        until: it failed before.
+        positions: it is one of these roots.
+
+    """
+
+    node: str = ""
+    kind: str = ""
+    error: str = ""
+    shape: str = ""
+    since: float = 0.0
+    until: float = float("inf")
+    positions: tuple[int, ...] = ()
+
+    def fits(self, letter: Failed) -> bool:
+        """Tell whether a dead letter is meant; for stores that cannot ask this of their engine."""
+        return (
+            (not self.node or letter.node == self.node)
+            and (not self.kind or letter.kind == self.kind)
+            and self.error in letter.error
+            and (not self.shape or shape(letter.error) == self.shape)
+            and self.since <= letter.failed_at < self.until
+            and (not self.positions or letter.position in self.positions)
+        )
+
+
+#: no condition
+EVERY = Where()
+
+
+class Group(Struct, frozen=True):
+    """Dead letters that look alike.
+
+    Attributes:
+        node: in which they failed.
+        kind: how.
+        shape: what their messages have in common.
+        count: how many there are.
+        newest: when the last of them failed, wall clock.
+        example: the position of the oldest root among them.
+
+    """
+
+    node: str
+    kind: str
+    shape: str
+    count: int
+    newest: float
+    example: int
 
 
 class Changes(Struct):
@@ -100,6 +190,11 @@ class Changes(Struct):
         waiting: roots that will be tried again, inserted or replaced by position.
         dead: roots that go to the dead letters (inserted or replaced by position) and wait no longer.
         recovered: positions whose retry completed: they wait no longer.
+        revived: positions whose dead letters are taken away; those that are not in `waiting` as well are discarded.
+            Only what was a dead letter may be named.
+        dropped: how many roots ended without a dead letter because that is their node's policy; like the discarded
+            ones they are `Totals.discarded`.
+        audits: what operators have done.
         forget: producers that said goodbye.
         completed: how many roots completed in this group; added to the total.
 
@@ -110,19 +205,23 @@ class Changes(Struct):
     waiting: list[Failed] = field(default_factory=list)
     dead: list[Failed] = field(default_factory=list)
     recovered: list[int] = field(default_factory=list)
+    revived: list[int] = field(default_factory=list)
+    dropped: int = 0
+    audits: list[Audit] = field(default_factory=list)
     forget: list[bytes] = field(default_factory=list)
     completed: int = 0
 
 
 class Totals(Struct, frozen=True):
-    """How many roots there are of each kind; ``accepted == completed + failed + open`` always.
+    """How many roots there are of each kind; ``accepted == completed + failed + discarded + open`` always.
 
     Attributes:
         accepted: recorded since the store was created.
         completed: of these, done for good.
         failed: rows in the dead letters now.
         waiting: of the open ones, how many wait for another attempt.
-        open: neither completed nor dead letters, the waiting ones included.
+        open: neither of the others, the waiting ones included.
+        discarded: dead letters that an operator has discarded, and roots that were dropped by policy.
 
     """
 
@@ -131,6 +230,7 @@ class Totals(Struct, frozen=True):
     failed: int
     waiting: int
     open: int
+    discarded: int = 0
 
 
 class OpenChunk(Struct, frozen=True):
@@ -182,8 +282,20 @@ class ReadableStore(Protocol):
         """Return up to `limit` roots that wait for another attempt, at positions above `after`."""
         ...
 
-    def dead_letters(self, after: int = 0, limit: int = 1000) -> list[Failed]:
+    def dead_letters(self, after: int = 0, limit: int = 1000, where: Where = EVERY) -> list[Failed]:
         """Return up to `limit` dead letters at positions above `after`."""
+        ...
+
+    def count_dead(self, where: Where = EVERY) -> int:
+        """Return how many dead letters there are."""
+        ...
+
+    def groups(self, where: Where = EVERY) -> list[Group]:
+        """Return the groups of dead letters that look alike, the largest first."""
+        ...
+
+    def audits(self, after: int = 0, limit: int = 1000) -> list[Audit]:
+        """Return up to `limit` actions of operators with numbers above `after`."""
         ...
 
     def totals(self) -> Totals:
@@ -239,3 +351,14 @@ def printable(failed: Failed) -> Failed:
         return failed
     node, kind, error, traceback = (text.encode(errors="backslashreplace").decode() for text in texts)
     return replace(failed, node=node, kind=kind, error=error, traceback=traceback)
+
+
+def grouped(letters: Iterable[Failed]) -> list[Group]:
+    """Group dead letters, for stores that cannot ask this of their engine; the largest group first."""
+    found: dict[tuple[str, str, str], Group] = {}
+    for letter in letters:
+        key = letter.node, letter.kind, shape(letter.error)
+        known = found.get(key, Group(*key, 0, letter.failed_at, letter.position))
+        newest, example = max(known.newest, letter.failed_at), min(known.example, letter.position)
+        found[key] = replace(known, count=known.count + 1, newest=newest, example=example)
+    return sorted(found.values(), key=lambda group: (-group.count, group.example))

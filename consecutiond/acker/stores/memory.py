@@ -7,14 +7,19 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from consecutiond.acker.stores.base import (
+    EVERY,
     FIRST_NUMBER,
     Append,
+    Audit,
     Changes,
     Chunk,
     Failed,
+    Group,
     OpenChunk,
     StoreError,
     Totals,
+    Where,
+    grouped,
     numbers_after,
     printable,
 )
@@ -32,7 +37,8 @@ class MemoryStore:
     def _forget_everything(self) -> None:
         self.salt = secrets.randbits(64)
         self._next = (FIRST_NUMBER, FIRST_NUMBER)
-        self._accepted = self._completed = 0
+        self._accepted = self._completed = self._discarded = 0
+        self._audits: list[Audit] = []
         self._chunks: dict[int, Chunk] = {}
         self._done: dict[int, bytes] = {}
         self._waiting: dict[int, Failed] = {}
@@ -67,6 +73,12 @@ class MemoryStore:
             self._waiting.pop(failed.position, None)
         for position in changes.recovered:
             self._waiting.pop(position, None)
+        for position in changes.revived:
+            del self._dead[position]
+            self._discarded += position not in self._waiting
+        self._discarded += changes.dropped
+        for audit in changes.audits:
+            self._audits.append(replace(audit, number=len(self._audits) + 1))
         for producer in changes.forget:
             self._producers.pop(producer, None)
         self._completed += changes.completed
@@ -118,17 +130,33 @@ class MemoryStore:
         self._require_open()
         return [self._waiting[position] for position in _page(self._waiting, after, limit)]
 
-    def dead_letters(self, after: int = 0, limit: int = 1000) -> list[Failed]:
+    def dead_letters(self, after: int = 0, limit: int = 1000, where: Where = EVERY) -> list[Failed]:
         """Return up to `limit` dead letters at positions above `after`."""
         self._require_open()
-        return [self._dead[position] for position in _page(self._dead, after, limit)]
+        found = [letter.position for letter in self._dead.values() if where.fits(letter)]
+        return [self._dead[position] for position in _page(found, after, limit)]
+
+    def count_dead(self, where: Where = EVERY) -> int:
+        """Return how many dead letters there are."""
+        self._require_open()
+        return sum(map(where.fits, self._dead.values()))
+
+    def groups(self, where: Where = EVERY) -> list[Group]:
+        """Return the groups of dead letters that look alike, the largest first."""
+        self._require_open()
+        return grouped(filter(where.fits, self._dead.values()))
+
+    def audits(self, after: int = 0, limit: int = 1000) -> list[Audit]:
+        """Return up to `limit` actions of operators with numbers above `after`."""
+        self._require_open()
+        return self._audits[after : after + limit]
 
     def totals(self) -> Totals:
         """Return the totals as of the last commit."""
         self._require_open()
         failed, waiting = len(self._dead), len(self._waiting)
-        still_open = self._accepted - self._completed - failed
-        return Totals(self._accepted, self._completed, failed, waiting, still_open)
+        still_open = self._accepted - self._completed - failed - self._discarded
+        return Totals(self._accepted, self._completed, failed, waiting, still_open, self._discarded)
 
     def _require_open(self) -> None:
         if not self._is_open:

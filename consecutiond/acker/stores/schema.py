@@ -7,19 +7,21 @@ from typing import Any
 
 from msgspec.structs import astuple
 
-from consecutiond.acker.stores.base import FIRST_NUMBER, Chunk, Failed, OpenChunk, StoreError, printable
+from consecutiond.acker.stores.base import FIRST_NUMBER, Chunk, Failed, OpenChunk, StoreError, Where, printable
+from consecutiond.acker.stores.shapes import shape
 
 #: "cons" in ASCII; SQLite keeps it in the header of the file, where `file` and we can read it.
 APPLICATION_ID = 0x636F6E73
 #: Raised by every change of the tables below; a file of another version is refused, never guessed at.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 #: bytes; 512 to 65536. A body of 20 kB to 1 MiB is a chain of pages; 16 kB pages measured best over both.
 PAGE_SIZE = 16384
 
 _FAILED_COLUMNS = """
     position INTEGER PRIMARY KEY, attempts INTEGER NOT NULL, entry TEXT NOT NULL, body BLOB NOT NULL,
     due REAL NOT NULL, node TEXT NOT NULL, kind TEXT NOT NULL, error TEXT NOT NULL, traceback TEXT NOT NULL,
-    failed_at REAL NOT NULL, accepted_at REAL NOT NULL
+    failed_at REAL NOT NULL, accepted_at REAL NOT NULL, handed_out INTEGER NOT NULL, edge TEXT NOT NULL,
+    item BLOB NOT NULL, path TEXT NOT NULL, shape TEXT NOT NULL
 """
 
 # Bodies have a table of their own, so that a new bitmap rewrites a short row and not a megabyte. The counts
@@ -28,6 +30,7 @@ _TABLES = (
     """CREATE TABLE counters (one INTEGER PRIMARY KEY CHECK (one = 1), salt BLOB NOT NULL,
        next_chunk INTEGER NOT NULL, next_position INTEGER NOT NULL,
        accepted INTEGER NOT NULL DEFAULT 0, completed INTEGER NOT NULL DEFAULT 0,
+       discarded INTEGER NOT NULL DEFAULT 0,
        failed INTEGER NOT NULL DEFAULT 0, waiting INTEGER NOT NULL DEFAULT 0)""",
     """CREATE TABLE chunks (id INTEGER PRIMARY KEY, first INTEGER NOT NULL, count INTEGER NOT NULL,
        entry TEXT NOT NULL, accepted_at REAL NOT NULL, done BLOB NOT NULL DEFAULT x'')""",
@@ -35,6 +38,10 @@ _TABLES = (
     "CREATE TABLE producers (producer BLOB PRIMARY KEY, sequence INTEGER NOT NULL) WITHOUT ROWID",
     f"CREATE TABLE waiting ({_FAILED_COLUMNS})",
     f"CREATE TABLE dead ({_FAILED_COLUMNS})",
+    # All that a list of groups needs, so that it reads no body, however many dead letters there are.
+    "CREATE INDEX dead_groups ON dead (node, kind, shape, failed_at)",
+    """CREATE TABLE audits (number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, who TEXT NOT NULL,
+       what TEXT NOT NULL, count INTEGER NOT NULL, which TEXT NOT NULL)""",
     *(
         f"""CREATE TRIGGER {table}_{event.lower()} AFTER {event} ON {table}
             BEGIN UPDATE counters SET {counter} = {counter} {change}; END"""  # noqa: S608 - our own names
@@ -48,10 +55,14 @@ INSERT_BODY = "INSERT INTO bodies (chunk, body) VALUES (?, ?)"
 KEEP_SEQUENCE = """INSERT INTO producers (producer, sequence) VALUES (?, ?)
     ON CONFLICT (producer) DO UPDATE SET sequence = max(sequence, excluded.sequence)"""
 COUNT = """UPDATE counters SET next_chunk = ?, next_position = ?,
-    accepted = accepted + ?, completed = completed + ?"""
+    accepted = accepted + ?, completed = completed + ?, discarded = discarded + ?"""
+DISCARD = """UPDATE counters SET discarded = discarded + 1
+    WHERE NOT EXISTS (SELECT 1 FROM waiting WHERE position = ?)"""
+PUT_AUDIT = "INSERT INTO audits (at, who, what, count, which) VALUES (?, ?, ?, ?, ?)"
+GET_AUDITS = "SELECT at, who, what, count, which, number FROM audits WHERE number > ? ORDER BY number LIMIT ?"
 GET_CHUNKS = "SELECT id, first, count, entry, accepted_at, done FROM chunks WHERE id > ? ORDER BY id LIMIT ?"
 
-_COLUMNS = Failed.__struct_fields__
+_COLUMNS = (*Failed.__struct_fields__, "shape")
 _NAMES = ", ".join(_COLUMNS)
 _EXCLUDED = ", ".join(f"excluded.{name}" for name in _COLUMNS)
 # Not INSERT OR REPLACE: that deletes without firing the trigger that counts.
@@ -59,9 +70,47 @@ _PUT = (
     f"INSERT INTO {{table}} ({_NAMES}) VALUES ({', '.join('?' * len(_COLUMNS))}) "  # noqa: S608 - our own names
     f"ON CONFLICT (position) DO UPDATE SET ({_NAMES}) = ({_EXCLUDED})"
 )
-_GET = f"SELECT {_NAMES} FROM {{table}} WHERE position > ? ORDER BY position LIMIT ?"  # noqa: S608 - our own
 PUT_WAITING, PUT_DEAD = _PUT.format(table="waiting"), _PUT.format(table="dead")
-GET_WAITING, GET_DEAD = _GET.format(table="waiting"), _GET.format(table="dead")
+GET_WAITING = f"SELECT {_NAMES} FROM waiting WHERE position > ? ORDER BY position LIMIT ?"  # noqa: S608 - our own
+
+
+def get_dead(where: Where, after: int, limit: int) -> tuple[str, list[object]]:
+    """Return the query for a page of dead letters, and its values."""
+    conditions, values = _conditions(where)
+    query = f"SELECT {_NAMES} FROM dead WHERE position > ? AND {conditions} ORDER BY position LIMIT ?"  # noqa: S608
+    return query, [after, *values, limit]
+
+
+def count_dead(where: Where) -> tuple[str, list[object]]:
+    """Return the query that counts dead letters, and its values."""
+    conditions, values = _conditions(where)
+    return f"SELECT count(*) FROM dead WHERE {conditions}", values  # noqa: S608 - our own
+
+
+def get_groups(where: Where) -> tuple[str, list[object]]:
+    """Return the query for the groups of dead letters, and its values."""
+    conditions, values = _conditions(where)
+    query = (
+        "SELECT node, kind, shape, count(*) AS many, max(failed_at), min(position) AS oldest FROM dead "  # noqa: S608
+        f"WHERE {conditions} GROUP BY node, kind, shape ORDER BY many DESC, oldest"
+    )
+    return query, values
+
+
+def _conditions(where: Where) -> tuple[str, list[object]]:
+    found: list[tuple[str, object]] = [
+        (f"{name} = ?", getattr(where, name)) for name in ("node", "kind", "shape") if getattr(where, name)
+    ]
+    if where.error:
+        found.append(("instr(error, ?) > 0", where.error))
+    if where.since > 0:
+        found.append(("failed_at >= ?", where.since))
+    if where.until < float("inf"):
+        found.append(("failed_at < ?", where.until))
+    if where.positions:
+        # As JSON: the number of a statement's values is bounded.
+        found.append(("position IN (SELECT value FROM json_each(?))", json.dumps(where.positions)))
+    return " AND ".join(["1", *(condition for condition, _ in found)]), [value for _, value in found]
 
 
 def create_if_new(connection: sqlite3.Connection) -> None:
@@ -130,11 +179,11 @@ def open_chunk(row: Any) -> OpenChunk:
 
 def failed_row(failed: Failed) -> tuple[object, ...]:
     """Return the values of `PUT_WAITING` and `PUT_DEAD`."""
-    position, attempts, entry, *rest = astuple(printable(failed))
-    return position, attempts, json.dumps(entry), *rest
+    position, attempts, entry, *rest, path = astuple(printable(failed))
+    return position, attempts, json.dumps(entry), *rest, json.dumps(path), shape(printable(failed).error)
 
 
 def failed(row: Any) -> Failed:
     """Return the root that a row of `GET_WAITING` or `GET_DEAD` stands for."""
-    position, attempts, entry, *rest = row
-    return Failed(position, attempts, tuple(json.loads(entry)), *rest)
+    position, attempts, entry, *rest, path, _shape = row
+    return Failed(position, attempts, tuple(json.loads(entry)), *(*rest, tuple(json.loads(path))))

@@ -7,14 +7,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import astuple
+
 from consecutiond.acker.stores import schema
 from consecutiond.acker.stores.base import (
+    EVERY,
+    Audit,
     Changes,
     Durability,
     Failed,
+    Group,
     OpenChunk,
     StoreError,
     Totals,
+    Where,
     numbers_after,
 )
 
@@ -125,15 +131,32 @@ class SqliteReader:
         """Return up to `limit` roots that wait for another attempt, at positions above `after`."""
         return [schema.failed(row) for row in self._all(schema.GET_WAITING, after, limit)]
 
-    def dead_letters(self, after: int = 0, limit: int = 1000) -> list[Failed]:
+    def dead_letters(self, after: int = 0, limit: int = 1000, where: Where = EVERY) -> list[Failed]:
         """Return up to `limit` dead letters at positions above `after`."""
-        return [schema.failed(row) for row in self._all(schema.GET_DEAD, after, limit)]
+        query, values = schema.get_dead(where, after, limit)
+        return [schema.failed(row) for row in self._all(query, *values)]
+
+    def count_dead(self, where: Where = EVERY) -> int:
+        """Return how many dead letters there are."""
+        if where == EVERY:
+            return self.totals().failed
+        query, values = schema.count_dead(where)
+        return int(self._one(query, *values)[0])
+
+    def groups(self, where: Where = EVERY) -> list[Group]:
+        """Return the groups of dead letters that look alike, the largest first."""
+        query, values = schema.get_groups(where)
+        return [Group(*row) for row in self._all(query, *values)]
+
+    def audits(self, after: int = 0, limit: int = 1000) -> list[Audit]:
+        """Return up to `limit` actions of operators with numbers above `after`."""
+        return [Audit(*row) for row in self._all(schema.GET_AUDITS, after, limit)]
 
     def totals(self) -> Totals:
         """Return the totals as of the last commit."""
-        row = self._one("SELECT accepted, completed, failed, waiting FROM counters")
-        accepted, completed, failed, waiting = row
-        return Totals(accepted, completed, failed, waiting, accepted - completed - failed)
+        row = self._one("SELECT accepted, completed, failed, waiting, discarded FROM counters")
+        accepted, completed, failed, waiting, discarded = row
+        return Totals(accepted, completed, failed, waiting, accepted - completed - failed - discarded, discarded)
 
     def _one(self, query: str, *values: object) -> Any:
         return self._all(query, *values)[0]
@@ -245,6 +268,10 @@ def _apply(connection: sqlite3.Connection, changes: Changes) -> None:
     connection.executemany(schema.PUT_WAITING, map(schema.failed_row, changes.waiting))
     connection.executemany(schema.PUT_DEAD, map(schema.failed_row, changes.dead))
     connection.executemany("DELETE FROM waiting WHERE position = ?", recovered)
+    revived = [(position,) for position in changes.revived]
+    connection.executemany("DELETE FROM dead WHERE position = ?", revived)
+    connection.executemany(schema.DISCARD, revived)
+    connection.executemany(schema.PUT_AUDIT, [astuple(audit)[:-1] for audit in changes.audits])
     connection.executemany("DELETE FROM producers WHERE producer = ?", [(name,) for name in changes.forget])
 
 
@@ -257,7 +284,7 @@ def _append(connection: sqlite3.Connection, changes: Changes) -> None:
     connection.executemany(schema.INSERT_BODY, [(chunk.id, chunk.body) for chunk in chunks])
     connection.executemany(schema.KEEP_SEQUENCE, [(origin.producer, origin.sequence) for origin in origins])
     accepted = sum(chunk.count for chunk in chunks)
-    connection.execute(schema.COUNT, (*next_numbers, accepted, changes.completed))
+    connection.execute(schema.COUNT, (*next_numbers, accepted, changes.completed, changes.dropped))
 
 
 def _create_private(path: Path) -> None:
