@@ -4,11 +4,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from consecutiond import Node
 from consecutiond.acker.options import AckerOptions
-from consecutiond.config import Settings
+from consecutiond.config import ConfigError, Settings
 from consecutiond.effective import resolve
 from consecutiond.heartoptions import HeartOptions
 from consecutiond.plan import OUTPUT_EDGE, Places, Plan, input_edge, make_plan
@@ -222,3 +223,84 @@ def test_options_reach_the_parts_that_they_are_about(tmp_path: Path) -> None:
 def test_a_graph_of_one_node_is_a_graph(tmp_path: Path) -> None:
     plan = plan_of(workers("only", 1), tmp_path)
     assert [program.name for program in plan.programs] == ["heart", "acker", "broker-input-only", "node-only.0"]
+
+
+def far(name: str, count: int = 1) -> Step:
+    node = workers(name, count)
+    node.connect_with(remote=True)
+    return node
+
+
+def remote_plan(graph: Any, directory: Path, uri: str = "tcp://10.0.0.1:7000", **options: Any) -> Plan:
+    settings = resolve({"remote_uri": uri, **options}).settings
+    return plan_of(graph, directory, None, local=False, settings=settings)
+
+
+def test_workers_of_a_remote_node_are_waited_for_and_not_started_here(tmp_path: Path) -> None:
+    plan = remote_plan(workers("a", 1) | far("b", 2) | workers("c", 1), tmp_path)
+    names = {program.name for program in plan.programs}
+    heart = plan.parts["heart"]
+    assert {"node-b.0", "node-b.1"} <= set(heart.parts) == (names - {"heart"}) | set(heart.door.workers)
+    assert set(heart.door.workers) == {"node-b.0", "node-b.1"}
+    assert heart.door.commands["node-b.1"] == "consecutiond worker target b --connect connection.json"
+
+
+def test_a_remote_worker_gets_addresses_that_other_machines_reach_in_the_ports_above_remote_uri(tmp_path: Path) -> None:
+    plan = remote_plan(workers("a", 1) | far("b") | workers("c", 1) | workers("d", 1), tmp_path)
+    options = plan.parts["heart"].door.workers["node-b.0"]
+    addresses = [f"tcp://10.0.0.1:{port}" for port in range(7000, 7005)]
+    assert [
+        options["heart_uri"], options["acker_uri"], options["upstream"][0]["uri"], options["downstream"]["c"]["uri"],
+        options["output"]["uri"],
+    ] == addresses  # fmt: skip
+    listening = [plan.parts[name].listen for name in ("acker", "broker-a-b", "broker-b-c", "broker-any-output")]
+    assert [plan.parts["heart"].door.listen.uri, *(each.uri for each in listening)] == addresses
+    for name in ("broker-input-a", "broker-c-d"):
+        assert plan.parts[name].listen is None
+    assert plan.parts["broker-a-b"].uri == plan.parts["node-a.0"].downstream["b"].uri == "ipc:///sockets/edge-a-b"
+
+
+def test_an_edge_listens_at_the_uri_that_a_node_gives_it(tmp_path: Path) -> None:
+    b = far("b")
+    b.connect_with("tcp://10.0.0.1:9000")
+    c = workers("c", 1)
+    c.connect_with(downstream_uri="ipc:///run/cd.sock")
+    plan = remote_plan(workers("a", 1) | b | c | workers("d", 1), tmp_path)
+    assert plan.parts["broker-a-b"].listen.uri == "tcp://10.0.0.1:9000"
+    assert plan.parts["broker-b-c"].listen.uri == "tcp://10.0.0.1:7002"
+    uris = {plan.parts[name].uri for name in ("broker-c-d",)} | {plan.parts["node-c.0"].downstream["d"].uri}
+    assert uris == {plan.parts["node-d.0"].upstream[0].uri} == {"ipc:///run/cd.sock"}
+
+
+@pytest.mark.parametrize(("uri", "keys"), [("tcp://10.0.0.1:7000", "keys"), ("tcp://localhost:7000", "")])
+def test_keys_are_used_where_other_machines_can_listen_in(tmp_path: Path, uri: str, keys: str) -> None:
+    given = msgspec.structs.replace(places(tmp_path), keys="keys")
+    settings = resolve({"remote_uri": uri}).settings
+    plan = make_plan(as_graph(workers("a", 1) | far("b")), settings, "target", None, given, local_output=False)
+    assert plan.parts["acker"].listen.keys == plan.parts["heart"].door.listen.keys == keys
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"remote_uri": ""}, "remote_uri is not set, and b run on other machines"),
+        ({"architecture": "thread"}, "architecture = thread keeps everything in one process"),
+        ({"tracking": False}, "tracking = false has no remote nodes"),
+        ({"remote_uri": "tcp://10.0.0.1:65534"}, "port 65536 is needed too, and is beyond the last port"),
+        ({"remote_uri": "tcp://10.0.0.1:8999"}, "port 9000 is needed too, and is the uri of a->b"),
+    ],
+)
+def test_what_does_not_go_together_with_remote_nodes_says_so(tmp_path: Path, options: Any, says: str) -> None:
+    b = far("b")
+    b.connect_with("tcp://10.0.0.1:9000")
+    with pytest.raises(ConfigError, match=says):
+        plan_of(
+            workers("a", 1) | b, tmp_path, None,
+            settings=resolve({"remote_uri": "tcp://10.0.0.1:7000", **options}).settings,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("uri", ["ipc:///x", "tcp://*:7000", "here"])
+def test_remote_uri_is_an_address_that_others_reach(uri: str) -> None:
+    with pytest.raises(ConfigError, match="remote_uri"):
+        resolve({"remote_uri": uri})

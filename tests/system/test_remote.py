@@ -41,6 +41,10 @@ FLOW = """
 
     graph = Node("first") | Far() | Last("last")
     slow = Node("first") | Far(0.0005) | Last("last")
+
+    two = Far(0.0005)
+    two.set_num_workers(2)
+    pair = Node("first") | two | Last("last")
 """
 #: more than any queue or window on the way can hold, so that a kill hits a worker that has work
 MANY = 6000
@@ -85,6 +89,10 @@ class Remote:
 
     def part(self) -> dict[str, Any]:
         return self.status()["parts"]["node-Far.0"]  # type: ignore[no-any-return]
+
+    def count(self, state: str) -> int:
+        """Return how many workers are in a state."""
+        return sum(part["state"] == state for name, part in self.status()["parts"].items() if "node-Far" in name)
 
     def wait_state(self, state: str) -> None:
         wait_for(lambda: self.status().get("parts") and self.part()["state"] == state, f"the worker is {state}")
@@ -332,6 +340,25 @@ def test_a_worker_killed_under_load_loses_nothing(far: Remote) -> None:
     far.wait_done()
     far.stop()
     assert leave(second)[0] == exits.OK
+    far.check()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_what_a_dead_or_silent_worker_had_is_done_by_its_sibling(far: Remote, how: signal.Signals) -> None:
+    """Nobody takes its place: the end of its connection, or its silence, is all that is known."""
+    far.start("flow.py:pair")
+    workers = [far.worker("flow.py:pair") for _ in range(2)]
+    far.wait_up()
+    far.push()
+    far.wait_some()
+    lost = workers.pop()
+    lost.send_signal(how)
+    far.wait_done()
+    lost.kill()
+    workers.append(far.worker("flow.py:pair"))
+    wait_for(lambda: far.count("ready") == 2, "both workers are there again, for the end")
+    far.stop()
+    assert [leave(worker)[0] for worker in workers] == [exits.OK, exits.OK]
     far.check()
 
 
