@@ -9,10 +9,13 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from consecutiond_broker import spans
+from consecutiond_broker import codec, spans
 from consecutiond_broker.cell import ALL, Remains
+from consecutiond_broker.errors import CodecError
 from consecutiond_broker.wire import UNTRACKED
 
+#: bytes of an item that is told with its failure
+_MOST_TOLD: Final = 1 << 20
 #: A batch that any receiver may have.
 ANY: Final = -1
 #: Items per batch asked of senders before any receiver has said what it can take.
@@ -34,8 +37,8 @@ class Source:
 class Batch:
     """A batch in this edge's custody: raw frames, whose acker epoch and count are all that is looked at.
 
-    ``born`` is ``(attempt, accepted_ms, spans)`` of the head, passed on as it is. ``skip`` are the positions of items
-    that are over: settled by a receiver that holds the others, or suspected of a crash.
+    ``born`` is ``(attempt, accepted_ms, spans, path)`` of the head, passed on as it is. ``skip`` are the positions of
+    items that are over: settled by a receiver that holds the others, or suspected of a crash.
     """
 
     __slots__ = ("acker_epoch", "born", "count", "frames", "partition", "skip", "source")
@@ -46,7 +49,7 @@ class Batch:
         count: int,
         frames: list[bytes],
         source: Source | None = None,
-        born: tuple[int, int, bytes] = (1, 0, b""),
+        born: tuple[int, int, bytes, tuple[str, ...]] = (1, 0, b"", ()),
         partition: int = ANY,
     ) -> None:
         self.acker_epoch = acker_epoch
@@ -57,6 +60,15 @@ class Batch:
         #: the number of the only receiver that may have it
         self.partition = partition
         self.skip: tuple[int, ...] = ()
+
+    def item(self, position: int) -> bytes:
+        """Return one of its items as a batch of one; no bytes if it is too large to be told with a failure."""
+        try:
+            item = codec.join([codec.split(self.frames[2])[position]])
+        except (CodecError, IndexError):
+            # Its sender was no worker of ours, or had a bug; the failure is told all the same.
+            return b""
+        return item if len(item) <= _MOST_TOLD else b""
 
     @property
     def untracked(self) -> bool:

@@ -280,7 +280,8 @@ class Broker:
             suspects = set(range(batch.count)).difference(batch.skip)
             crash = f"{error}, with this item or one of {len(suspects) - 1} others at fault"
             node = self.options.edge.rpartition("->")[2]
-            self._keep_fail(batch, wire.Fail("crashed", True, batch.roots(suspects), node, crash, ""))
+            where = self.options.edge, b"", (*batch.born[3], node)
+            self._keep_fail(batch, wire.Fail("crashed", True, batch.roots(suspects), node, crash, "", *where))
             return
         if suspect >= 0:
             self._fail_suspect(batch, suspect, error)
@@ -291,7 +292,8 @@ class Broker:
     def _fail_suspect(self, batch: Batch, suspect: int, name: str) -> None:
         node = self.options.edge.rpartition("->")[2]
         error = f"{name} died (killed, crashed or out of memory) with this item in hand"
-        self._keep_fail(batch, wire.Fail("crashed", True, batch.roots({suspect}), node, error, ""))
+        where = self.options.edge, batch.item(suspect), (*batch.born[3], node)
+        self._keep_fail(batch, wire.Fail("crashed", True, batch.roots({suspect}), node, error, "", *where))
 
     def _keep_fail(self, batch: Batch, fail: wire.Fail) -> None:
         self._keep(batch.acker_epoch, [b"", b"", wire.pack_fails([fail])])
@@ -408,7 +410,7 @@ class Broker:
 
 
 def _batch(head: wire.Batch, frames: list[bytes]) -> Batch:
-    born = head.attempt, head.accepted_ms, head.spans
+    born = head.attempt, head.accepted_ms, head.spans, head.path
     return Batch(head.acker_epoch, head.count, frames[1:], born=born, partition=head.partition)
 
 

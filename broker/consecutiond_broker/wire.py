@@ -70,7 +70,8 @@ class Batch(_Head, tag=2, frozen=True):
 
     ``attempt`` and ``accepted_ms`` (wall clock, since 1970) are those of the roots: which attempt this is, and when the
     input was accepted. ``spans`` is empty unless an item has several roots (:mod:`consecutiond_broker.spans`).
-    ``partition`` is the number of the only receiver that may have it, -1 for any.
+    ``partition`` is the number of the only receiver that may have it, -1 for any. ``path`` are the nodes through which
+    the items came, the sender's last.
     """
 
     broker_epoch: int
@@ -81,6 +82,7 @@ class Batch(_Head, tag=2, frozen=True):
     accepted_ms: int = 0
     spans: bytes = b""
     partition: int = -1
+    path: tuple[str, ...] = ()
 
 
 class Settle(_Head, tag=3, frozen=True):
@@ -138,6 +140,7 @@ class Deliver(_Head, tag=12, frozen=True):
     attempt: int = 1
     accepted_ms: int = 0
     spans: bytes = b""
+    path: tuple[str, ...] = ()
 
 
 class Fenced(_Head, tag=13, frozen=True):
@@ -389,7 +392,8 @@ class Fail(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Roots that failed for one reason.
 
     ``charged`` says whether an attempt is counted: the item's own failure is, a lost broker is not. ``roots`` are raw
-    root keys.
+    root keys. ``edge`` is where the item came from that failed, ``item`` that item as a batch of one (no bytes where it
+    is too large or there are several), ``path`` the nodes that it came through, the failing one last.
     """
 
     kind: str
@@ -398,6 +402,9 @@ class Fail(msgspec.Struct, array_like=True, frozen=True, gc=False):
     node: str
     error: str
     traceback: str
+    edge: str = ""
+    item: bytes = b""
+    path: tuple[str, ...] = ()
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -214,7 +214,8 @@ class InputLog:
         def move(body: bytes) -> None:
             values = codec.split(body)
             for position, index in zip(positions, indices.tolist(), strict=True):
-                row = Failed(position, 0, entry, codec.join([values[index]]), 0.0, "", "", "", "", 0.0, accepted_at)
+                body = codec.join([values[index]])
+                row = Failed(position, 0, entry, body, 0.0, "", "", "", "", 0.0, accepted_at, handed_out=1)
                 self._charge(row, fail)
             self._mark(chunk, indices)
 
@@ -225,7 +226,8 @@ class InputLog:
         delay = self._retries.delay(attempts, self._random.random())
         row = replace(
             row, attempts=attempts, due=now + delay, node=fail.node, kind=fail.kind, error=fail.error,
-            traceback=fail.traceback, failed_at=now,
+            traceback=fail.traceback, failed_at=now, edge=fail.edge, item=fail.item if fail.item != row.body else b"",
+            path=fail.path,
         )  # fmt: skip
         self._urgent = True
         if attempts >= self._retries.max_attempts:
@@ -286,6 +288,10 @@ class InputLog:
         ready, fresh = lane.take()
         if fresh and lane.entry == self._input:
             self.backlog_bytes -= len(ready.body)
+        if not ready.chunk:
+            [position] = ready.positions.tolist()
+            row = self._rows[position]
+            self._rows[position] = replace(row, handed_out=row.handed_out + 1)
         return ready
 
     # --- commits -----------------------------------------------------------------------------------------------

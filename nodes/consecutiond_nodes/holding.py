@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from consecutiond_broker import codec
+from consecutiond_broker.errors import CodecError
 from consecutiond_nodes.item import DONE, HELD, Item
 from consecutiond_nodes.job import Job
 
@@ -41,7 +43,7 @@ class Holding:
         """An item has failed."""
         if self._close(item) and item.job is not None:
             self._drop(item)
-            item.job.fail(item.position, kind, self._node, reason, traceback)
+            item.job.fail(item.position, kind, self._node, reason, traceback, _encoded(item))
 
     def _close(self, item: Item) -> bool:
         """Mark an item as done; False when it was, or when its trees are being tried anew and nobody waits for it."""
@@ -73,3 +75,14 @@ class Holding:
         jobs = list(self._touched)
         self._touched.clear()
         return jobs
+
+
+def _encoded(item: Item) -> bytes | None:
+    """Return the item as a batch of one, once the batch in which it has come is gone; None while that is there."""
+    if item.job is not None and item.job.body:
+        return None
+    try:
+        return codec.encode([item.value])
+    except CodecError:
+        # Its node has put something into it.
+        return b""

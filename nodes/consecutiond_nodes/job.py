@@ -1,11 +1,16 @@
 """A batch in a worker's hands: where it came from, what became of each item, and the report that settles it."""
 
 import time
+from typing import Final
 
 import numpy as np
+from msgspec import Raw
 
-from consecutiond_broker import spans, wire
+from consecutiond_broker import codec, spans, wire
 from consecutiond_broker.ids import U64, as_u64
+
+#: bytes of the items that are told with the failures of one delivery
+_MOST_TOLD: Final = 1 << 20
 
 
 class Job:
@@ -17,13 +22,18 @@ class Job:
     """
 
     __slots__ = (
-        "accepted_ms", "acker_epoch", "attempt", "body", "count", "covered", "failed", "fails", "finished", "held",
-        "ids", "lost", "members", "offsets", "ordinals", "parked", "reported", "roots", "seq", "skip", "slot", "stale",
-        "untracked", "waiting", "xors",
+        "_raw", "_told", "accepted_ms", "acker_epoch", "attempt", "body", "count", "covered", "edge", "failed", "fails",
+        "finished", "held", "ids", "lost", "members", "offsets", "ordinals", "parked", "path", "reported", "roots",
+        "seq", "skip", "slot", "stale", "untracked", "waiting", "xors",
     )  # fmt: skip
 
-    def __init__(self, slot: int, head: wire.Deliver, frames: list[bytes]) -> None:
-        self.slot = slot
+    def __init__(self, slot: int, head: wire.Deliver, frames: list[bytes], edge: str = "", node: str = "") -> None:
+        self.slot, self.edge = slot, edge
+        #: the nodes through which its items came, the one that has them last
+        self.path: tuple[str, ...] = (*head.path, node) if node else head.path
+        #: the encoded values, once one is needed; bytes of failed items that are told with their failures
+        self._raw: list[Raw] = []
+        self._told = 0
         self.seq = head.seq
         self.count = head.count
         self.acker_epoch = head.acker_epoch
@@ -68,14 +78,36 @@ class Job:
             return range(position, position + 1)
         return range(int(self.offsets[position]), int(self.offsets[position + 1]))
 
-    def fail(self, position: int, kind: str, node: str, error: str, traceback: str) -> None:
-        """One item has failed by its own fault; its roots are retried, with an attempt charged."""
-        self.fail_all([position], kind, node, error, traceback)
+    def fail(self, position: int, kind: str, node: str, error: str, traceback: str, item: bytes | None = None) -> None:
+        """One item has failed by its own fault; its roots are retried, with an attempt charged.
 
-    def fail_all(self, positions: list[int], kind: str, node: str, error: str, traceback: str) -> None:
+        Args:
+            position: of the item.
+            kind: how it failed.
+            node: where.
+            error: the message.
+            traceback: the user's, if there is one.
+            item: the item as a batch of one; by default what has come.
+        """
+        if item is None:
+            item = self._item(position)
+        if self._told + len(item) > _MOST_TOLD:
+            item = b""
+        self._told += len(item)
+        self.fail_all([position], kind, node, error, traceback, item)
+
+    def _item(self, position: int) -> bytes:
+        if self.body and not self._raw:
+            self._raw = codec.split(self.body)
+        return codec.join([self._raw[position]]) if self._raw else b""
+
+    def fail_all(
+        self, positions: list[int], kind: str, node: str, error: str, traceback: str, item: bytes = b""
+    ) -> None:
         """Several items have failed for one reason, which is told once."""
         if positions:
-            self.fails.append(wire.Fail(kind, True, self._roots_of(positions), node, error, traceback))
+            roots = self._roots_of(positions)
+            self.fails.append(wire.Fail(kind, True, roots, node, error, traceback, self.edge, item, self.path))
             self.failed.extend(positions)
             self.held.difference_update(positions)
 
@@ -150,11 +182,12 @@ class Job:
 class Errand:
     """Untracked values that were pushed outside of `process`; it has the face of a `Job` for whoever sends them."""
 
-    __slots__ = ("accepted_ms", "acker_epoch", "attempt", "dead", "lost", "members", "waiting")
+    __slots__ = ("accepted_ms", "acker_epoch", "attempt", "dead", "lost", "members", "path", "waiting")
 
     def __init__(self) -> None:
         self.members = (self,)
         self.acker_epoch, self.attempt, self.accepted_ms = wire.UNTRACKED, 1, int(1000 * time.time())
+        self.path: tuple[str, ...] = ()
         self.dead = False
         #: messages that no broker has accepted yet, and values that went down with one
         self.waiting = self.lost = 0
@@ -168,11 +201,11 @@ class Errand:
 class Bundle:
     """The jobs among whose items an output is shared; it has the face of a `Job` for whoever sends it."""
 
-    __slots__ = ("accepted_ms", "acker_epoch", "attempt", "members", "untracked")
+    __slots__ = ("accepted_ms", "acker_epoch", "attempt", "members", "path", "untracked")
 
     def __init__(self, jobs: tuple[Job, ...]) -> None:
         self.members = jobs
-        self.untracked = jobs[0].untracked
+        self.untracked, self.path = jobs[0].untracked, jobs[0].path
         self.acker_epoch = max(job.acker_epoch for job in jobs)
         self.attempt = max(job.attempt for job in jobs)
         self.accepted_ms = min(job.accepted_ms for job in jobs)

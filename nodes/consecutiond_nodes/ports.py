@@ -36,6 +36,11 @@ class Who(NamedTuple):
         return self.name if self.pid else f"{self.name}/{self.epoch}"
 
     @property
+    def node(self) -> str:
+        """The name of its node."""
+        return self.name.rpartition(".")[0] or self.name
+
+    @property
     def number(self) -> int:
         """Which of its node's workers it is, from 0; -1 for a worker that is the only one there can be."""
         number = self.name.rpartition(".")[2]
@@ -112,7 +117,7 @@ class Upstream(Port):
         """Take deliveries; note a new broker."""
         if isinstance(head, wire.Deliver):
             if head.broker_epoch == self.broker_epoch:
-                job = Job(self.slot, head, frames)
+                job = Job(self.slot, head, frames, self.edge, self.who.node)
                 self.jobs[job.seq] = job
                 self.take(job)
         elif isinstance(head, wire.Joined):
@@ -183,8 +188,9 @@ class Downstream(Port):
                 continue
             self._sent += 1
             head = wire.Batch(
-                self.broker_epoch, self._sent, job.acker_epoch, count, job.attempt, job.accepted_ms, spans, partition
-            )
+                self.broker_epoch, self._sent, job.acker_epoch, count, job.attempt, job.accepted_ms, spans, partition,
+                job.path,
+            )  # fmt: skip
             message = [wire.pack(head), *frames]
             self._unaccepted.append((self._sent, job, count, message))
             self.dealer.send(message)

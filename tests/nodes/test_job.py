@@ -48,6 +48,22 @@ class TestReport:
         mine.fail_all([0, 2], "raised", "a", "disk full", "traceback")
         assert report(mine) == ({12: 2}, [wire.Fail("raised", True, words(11, 13), "a", "disk full", "traceback")])
 
+    def test_a_failure_is_told_with_its_item_where_that_came_from_and_what_it_came_through(self) -> None:
+        head = wire.Deliver(1, 1, 1, 2, (), path=("in", "parse"))
+        mine = Job(0, head, [wire.pack(head), words(11, 12), words(1, 2), codec.encode(["good", "bad"])], "p->a", "a")
+        mine.fail(1, "raised", "a", "ValueError", "")
+        [fail] = report(mine)[1]
+        assert (fail.edge, codec.decode(fail.item), fail.path) == ("p->a", ["bad"], ("in", "parse", "a"))
+
+    def test_items_that_are_large_together_are_not_all_told(self) -> None:
+        head = wire.Deliver(1, 1, 1, 3, ())
+        values = ["x" * 600_000, "y" * 600_000, "small"]
+        mine = Job(0, head, [wire.pack(head), words(11, 12, 13), words(1, 2, 3), codec.encode(values)])
+        for position in range(3):
+            mine.fail(position, "raised", "a", "ValueError", "")
+        told = [codec.decode(fail.item) if fail.item else [] for fail in report(mine)[1]]
+        assert told == [values[:1], [], ["small"]]
+
     def test_a_lost_one_fails_every_root_uncharged_and_reports_nothing(self) -> None:
         mine = job([11, 12], [1, 2])
         mine.fail(0, "raised", "a", "ValueError", "")

@@ -74,7 +74,7 @@ class Failed(Struct, frozen=True):
         accepted_at: when it was accepted, likewise.
         handed_out: how many attempts were begun, those included that came to nothing without a fault of the item's.
         edge: the edge on which the item came that failed, "" where that is not known.
-        item: that item, encoded as a batch of one; b"" where it is not known, or too large to be kept.
+        item: that item, encoded as a batch of one; b"" where it is the root's own value, or not known.
         path: the nodes that it came through, the one in which it failed last.
 
     """
