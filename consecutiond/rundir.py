@@ -6,15 +6,12 @@ import os
 import re
 import secrets
 import shutil
-import signal
 import stat
 import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from consecutiond.supervision.states import ROOT
 from consecutiond_broker import child
-from consecutiond_broker.deaths import DeathWatch, kill_if_ours
 from consecutiond_broker.errors import ConsecutiondError
 
 #: files of a run, and drafts of them, which end in a pid; a counter of epochs is never one, whatever its part's name
@@ -29,8 +26,6 @@ _LINK_PARENTS: Final = ("/tmp", "/var/tmp")  # noqa: S108 - the directory below 
 #: seconds for which a taken lock is asked for again: the `is_live` of another process has it for microseconds
 _LOCK_PATIENCE_S: Final = 0.2
 _LOCK_PAUSE_S: Final = 0.01
-#: seconds for which a killed process may finish what it has asked of the disk
-_KILL_PATIENCE_S: Final = 10.0
 
 
 class RunDirError(ConsecutiondError):
@@ -121,7 +116,7 @@ class RunDir:
         try:
             self.base.mkdir(parents=True, exist_ok=True)
             self.path.mkdir(mode=0o700, exist_ok=True)
-            self._check_owner()
+            self.check_owner()
             self.path.chmod(0o700)
             for directory in (self.pid_dir, self.socket_dir, self.log_dir):
                 directory.mkdir(mode=0o700, exist_ok=True)
@@ -137,7 +132,13 @@ class RunDir:
                 " file system is mounted read-only; choose another place with --dir."
             )
 
-    def _check_owner(self) -> None:
+    def check_owner(self) -> None:
+        """Make sure that the directory is this user's.
+
+        Raises:
+            RunDirError: it is somebody else's.
+
+        """
         owner = self.path.stat().st_uid
         if owner != os.geteuid():
             raise RunDirError(
@@ -175,10 +176,30 @@ class RunDir:
         for path in self.socket_dir.glob("*"):
             path.unlink(missing_ok=True)
 
+    def is_one(self) -> bool:
+        """Return whether there is a directory of a consecutor at the path, and not something else."""
+        return self.lock.is_file() or (self.pid_dir.is_dir() and self.socket_dir.is_dir())
+
     def remove(self) -> None:
-        """Remove the directory and all that is in it, the store too, and its short link."""
+        """Remove the directory and all that is in it, the store too, and its short link.
+
+        It first takes another name, so that a start that comes meanwhile makes a new one. Only the holder of the lock
+        may do it.
+
+        Raises:
+            RunDirError: a part of it cannot be removed.
+
+        """
         self.release_links()
-        shutil.rmtree(self.path, ignore_errors=False)
+        doomed = self.base / f".{self.id}.{secrets.token_hex(4)}.removed"
+        try:
+            self.path.rename(doomed)
+            shutil.rmtree(doomed)
+        except OSError as error:
+            raise RunDirError(
+                f"the consecutor's directory {self.path} cannot be removed: {error.strerror} ({error.filename})."
+                " Probably something in it belongs to another user, or its file system is read-only."
+            ) from error
 
     # --- the lock ----------------------------------------------------------------------------------------
 
@@ -269,39 +290,6 @@ class RunDir:
                 pids[path.name.removesuffix(".pid")] = int(words[0]), int(words[1])
         return pids
 
-    def kill_leftovers(self) -> list[str]:
-        """Kill the parts of an earlier run that still live, with their groups, and wait for their ends.
-
-        The kernel kills them with their root, but the root's lock is free a moment before that. Only the holder of
-        the lock may do it; what cannot be proven to be a part of that run is left alone.
-
-        Returns:
-            The names of those that lived.
-
-        Raises:
-            RunDirError: one does not die, since the kernel holds it.
-
-        """
-        watch = DeathWatch()
-        try:
-            for name, (pid, started) in self.read_pids().items():
-                # The root's own number is of no use: the lock is its life, and a script that runs its graph in
-                # threads is its own root.
-                if name != ROOT and pid != os.getpid() and watch.watch(name, pid, started):
-                    kill_if_ours(pid, started, signal.SIGKILL, group=True)
-            killed = sorted(str(name) for name in watch.fds().values())
-            deadline = time.monotonic() + _KILL_PATIENCE_S
-            while left := [name for name in killed if not watch.is_dead(name)]:
-                if time.monotonic() > deadline:
-                    raise RunDirError(
-                        f"an earlier run of {self.id} has left {', '.join(left)} behind, which does not die although"
-                        f" it was killed, probably because its disk does not answer; see {self.pid_dir}"
-                    )
-                time.sleep(_LOCK_PAUSE_S)
-        finally:
-            watch.close()
-        return killed
-
     # --- sockets -----------------------------------------------------------------------------------------
 
     def socket_uri(self, name: str, *, look_only: bool = False) -> str:
@@ -324,6 +312,11 @@ class RunDir:
     def supervisor_socket(self) -> Path:
         """The path of the socket on which the root speaks XML-RPC."""
         return Path(self._socket_path("supervisor", _SOCKET_PATH_MAX - _SUPERVISOR_SUFFIX))
+
+    @property
+    def supervisor_address(self) -> str:
+        """The same path, to look at only: nothing is made for it."""
+        return self._socket_path("supervisor", _SOCKET_PATH_MAX - _SUPERVISOR_SUFFIX, look_only=True)
 
     def _socket_path(self, name: str, limit: int, *, look_only: bool = False) -> str:
         if "/" in name or "\0" in name:

@@ -12,6 +12,7 @@ import zmq
 from consecutiond.acker.stores import StoreError, read_only
 from consecutiond.config import Settings
 from consecutiond.control import ControlError, ask
+from consecutiond.eviction import Eviction
 from consecutiond.plan import Places, Plan, make_plan
 from consecutiond.remote import open_to_others
 from consecutiond.rundir import RunDir, RunDirError
@@ -73,7 +74,7 @@ class Runtime:
         """
         self.dir.create()
         self._lock_fd = self.dir.acquire()
-        self._warn_of_leftovers()
+        self._clear_leftovers()
         self.dir.sweep()
         self._target = self._target or self._ship()
         places = Places(
@@ -90,12 +91,15 @@ class Runtime:
         self.dir.plan.write_bytes(self.plan.to_json())
         self._write_root_configuration()
 
-    def _warn_of_leftovers(self) -> None:
+    def _clear_leftovers(self) -> None:
+        """Kill what an earlier run has left alive, and say on stderr what else there is of it."""
         leftovers, left_open = self.dir.leftovers(), self._logged().get("open", 0)
         if leftovers is not None:
+            killed = ", ".join(map(str, Eviction(self.dir, threads=False).kill_left()))
+            alive = f"killed what was still alive of it: {killed}" if killed else "nothing of it is alive"
             print(
-                f"consecutiond: warning: {leftovers}; nothing of it is alive. Its log is taken over, stale files "
-                "are removed.",
+                f"consecutiond: warning: {leftovers}; {alive}. Its log is taken over, stale files are removed. To "
+                f"begin anew instead: `consecutiond clean {self.dir.id}`, then start again.",
                 file=sys.stderr,
             )
         if left_open and self.settings.tracking:

@@ -262,6 +262,43 @@ def ls(given: Given, json: Json = False) -> None:
 
 
 @app.command(
+    short_help="Remove consecutors by force: kill what lives, then delete.",
+    epilog=_epilog(
+        "consecutiond clean flow\nconsecutiond clean --all --dry-run\nconsecutiond clean flow other --force",
+        exits.OK,
+        exits.USAGE,
+        exits.NOT_RUNNING,
+        exits.BAD_DIRECTORY,
+        exits.REFUSED,
+    ),
+)
+@with_options("dir")
+def clean(
+    given: Given,
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ID", help="The consecutors, running or not.", autocompletion=complete.ids),
+    ] = None,
+    all: Annotated[bool, typer.Option("--all", help="All in the directory.")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Throw away open and failed items unasked.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what would be done.")] = False,
+    json: Json = False,
+) -> None:
+    """Remove consecutors by force: kill every process that is provably theirs, then delete the directory.
+
+    Nothing is drained: `consecutiond stop` does that. Log, outputs and log files in the directory are deleted. Where
+    accepted items that are not done, or failed ones, would be thrown away, it asks on a terminal, and elsewhere wants
+    --force.
+    """
+    from consecutiond.cli.clean import clean as clean_up
+
+    if bool(ids) == all:
+        raise typer.BadParameter("give either IDs or --all")
+    wanted = [check_id(id) for id in ids or ()]
+    raise typer.Exit(clean_up(wanted, given, everything=all, force=force, dry_run=dry_run, as_json=json))
+
+
+@app.command(
     short_help="Be a worker of a remote node, on another machine.",
     epilog=_epilog(
         "consecutiond worker flow.py heavy --connect connection.json\n"

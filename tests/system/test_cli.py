@@ -14,7 +14,7 @@ import consecutiond
 from consecutiond.cli import exits
 from tests.system.shell import CAPITALS, Shell, both_architectures, living, wait_for, wait_gone
 
-VERBS = ("run", "start", "push", "status", "stop", "graph", "ls")
+VERBS = ("run", "start", "push", "status", "stop", "graph", "ls", "clean")
 
 #: one node that is slow enough to be met at work
 SLOW = """
