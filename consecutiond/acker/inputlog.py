@@ -7,7 +7,7 @@ are in the store only), *ready* (values at hand) or *waiting* (for its next atte
 
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -18,7 +18,7 @@ from consecutiond.acker.committer import Committer
 from consecutiond.acker.groups import Groups
 from consecutiond.acker.lanes import Entry, Indices, Lane, Ready
 from consecutiond.acker.ledger import Closed
-from consecutiond.acker.stores.base import Append, Changes, Chunk, Failed, Origin, Totals
+from consecutiond.acker.stores.base import Append, Audit, Changes, Chunk, Failed, Origin, Totals
 from consecutiond_broker import codec, wire
 from consecutiond_broker.clock import Clock
 
@@ -116,7 +116,7 @@ class InputLog:
             for failed in rows:
                 # The wall clock may have jumped since it was recorded: no delay is longer than the longest.
                 delay = min(max(0.0, failed.due - wall), self._retries.backoff_max_s)
-                self._wait(failed.position, failed.entry, delay)
+                self._wait(failed.position, failed.enters, delay)
             after = rows[-1].position
 
     def _wait(self, position: int, entry: Entry, delay: float) -> None:
@@ -226,7 +226,7 @@ class InputLog:
         delay = self._retries.delay(attempts, self._random.random())
         row = replace(
             row, attempts=attempts, due=now + delay, node=fail.node, kind=fail.kind, error=fail.error,
-            traceback=fail.traceback, failed_at=now, edge=fail.edge, item=fail.item if fail.item != row.body else b"",
+            traceback=fail.traceback, failed_at=now, edge=fail.edge, item=fail.item if fail.item != row.value else b"",
             path=fail.path,
         )  # fmt: skip
         self._urgent = True
@@ -240,9 +240,41 @@ class InputLog:
         def recorded() -> None:
             self._limbo -= 1
             if attempts < self._retries.max_attempts:
-                self._wait(row.position, row.entry, delay)
+                self._wait(row.position, row.enters, delay)
 
         self._after.append(recorded)
+
+    # --- operators -------------------------------------------------------------------------------------------
+
+    def revive(self, letters: Sequence[Failed], audit: Audit, then: Callable[[], None]) -> None:
+        """Have dead letters tried again, from the first attempt on; `then` is called when that is recorded."""
+        rows = [replace(letter, attempts=0, due=self._clock.wall()) for letter in letters]
+        self._limbo += len(rows)
+        self._changes.waiting += rows
+        self._changes.revived += [row.position for row in rows]
+
+        def recorded() -> None:
+            self._limbo -= len(rows)
+            for row in rows:
+                self._wait(row.position, row.enters, 0.0)
+            then()
+
+        self._operated(audit, recorded)
+
+    def discard(self, positions: Sequence[int], audit: Audit, then: Callable[[], None]) -> None:
+        """Throw dead letters away; `then` is called when that is recorded."""
+        self._changes.revived += positions
+        self._operated(audit, then)
+
+    def edit(self, letter: Failed, audit: Audit, then: Callable[[], None]) -> None:
+        """Replace a dead letter; `then` is called when that is recorded."""
+        self._changes.dead.append(letter)
+        self._operated(audit, then)
+
+    def _operated(self, audit: Audit, then: Callable[[], None]) -> None:
+        self._changes.audits.append(audit)
+        self._urgent = True
+        self._after.append(then)
 
     # --- towards emission --------------------------------------------------------------------------------------
 
@@ -364,4 +396,4 @@ class InputLog:
 
 def _alone(row: Failed) -> Ready:
     positions = np.array([row.position], dtype=np.uint64)
-    return Ready(positions, row.body, 0, row.attempts + 1, int(1000 * row.accepted_at))
+    return Ready(positions, row.value, 0, row.attempts + 1, int(1000 * row.accepted_at))

@@ -14,6 +14,7 @@ from consecutiond.acker.ends import Ends
 from consecutiond.acker.inputlog import InputLog, Retries
 from consecutiond.acker.lanes import Entry, Lane, Ready
 from consecutiond.acker.ledger import Ledger
+from consecutiond.acker.operations import Operations
 from consecutiond.acker.options import AckerOptions
 from consecutiond.acker.producers import Producers, fault
 from consecutiond.acker.untracked import LOOK_S, Tally
@@ -65,6 +66,7 @@ class Acker:
         self.brokers = Brokers(self._send, options.reach, epoch)
         self.brokers.refuse_strangers(self.log.lanes)
         self.producers = Producers(self._send, options.max_backlog)
+        self.operations = Operations(self.log, committer, self.clock, self.brokers.edges.keys())
         self.ready = False
         self.draining = ""
         #: workers are being killed: nothing is emitted or ended any more, and a death is nobody's fault
@@ -97,6 +99,7 @@ class Acker:
             wire.EdgeJoin: self._edge_joined, wire.Idle: self._idle, wire.ProducerJoin: self._producer_joined,
             wire.EndOfInput: self._end_of_input, wire.NodeJoin: self._node_joined, wire.TurnDone: self._turn_done,
             wire.HeartJoin: self._heart_joined, wire.Drain: self._drain, wire.StatsAsk: self._stats_asked,
+            wire.Ask: self._asked,
         }  # fmt: skip
 
     def listen(self, signals: Signals | Wake) -> None:
@@ -389,12 +392,15 @@ class Acker:
     def _stats_asked(self, peer: bytes, head: wire.StatsAsk, _frames: list[bytes]) -> None:
         self._send(peer, wire.Stats(head.number, msgspec.json.encode(self.stats())))
 
+    def _asked(self, peer: bytes, head: wire.Ask, _frames: list[bytes]) -> None:
+        self.operations.obey(peer, head, self._closed, lambda answer: self._send(peer, answer))
+
     def stats(self) -> dict[str, Any]:
-        """Return the counters of the moment; ``accepted = completed + failed + open`` in every snapshot."""
+        """Return the counters of the moment; ``accepted = completed + failed + discarded + open`` always."""
         totals = self.log.totals
         return {
             "accepted": totals.accepted, "completed": totals.completed, "failed": totals.failed,
-            "open": totals.open, "waiting": totals.waiting, "in_trees": self.ledger.open,
+            "discarded": totals.discarded, "open": totals.open, "waiting": totals.waiting, "in_trees": self.ledger.open,
             "backlog_bytes": self.log.backlog_bytes, "phase": self.ends.phase, "round": self.ends.round,
             "ready": self.ready, "draining": self.draining, "cut": self.cut, "store_trouble": self.committer.trouble,
             "guarantee": self.committer.store.describe(), "epoch": self.epoch,

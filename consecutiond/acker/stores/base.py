@@ -22,6 +22,10 @@ class StoreError(ConsecutiondError):
     """The store cannot be opened, read or written; a commit that raised it has changed nothing."""
 
 
+class NoStoreError(StoreError):
+    """There is nothing to read: no store was ever made there."""
+
+
 class Chunk(Struct, frozen=True):
     """One batch of roots as it was accepted.
 
@@ -63,7 +67,7 @@ class Failed(Struct, frozen=True):
     Attributes:
         position: of the root in the log.
         attempts: how many failed by the item's own fault, so far.
-        entry: names of the edges at which the next attempt enters.
+        entry: names of the edges at which the root entered.
         body: the one value, encoded as a batch of one.
         due: when the next attempt may start, wall clock, seconds since 1970.
         node: the node in which it failed.
@@ -76,6 +80,8 @@ class Failed(Struct, frozen=True):
         edge: the edge on which the item came that failed, "" where that is not known.
         item: that item, encoded as a batch of one; b"" where it is the root's own value, or not known.
         path: the nodes that it came through, the one in which it failed last.
+        start_edge: where the next attempt enters instead of `entry`: it was replayed from a node; "" otherwise.
+        start_item: what enters there, encoded as a batch of one.
 
     """
 
@@ -94,6 +100,25 @@ class Failed(Struct, frozen=True):
     edge: str = ""
     item: bytes = b""
     path: tuple[str, ...] = ()
+    start_edge: str = ""
+    start_item: bytes = b""
+
+    @property
+    def enters(self) -> tuple[str, ...]:
+        """The names of the edges at which the next attempt enters."""
+        return (self.start_edge,) if self.start_edge else self.entry
+
+    @property
+    def value(self) -> bytes:
+        """What enters there, encoded as a batch of one."""
+        return self.start_item if self.start_edge else self.body
+
+    @property
+    def failed_item(self) -> bytes:
+        """The item that failed, encoded as a batch of one; b"" where it is not known."""
+        if self.item:
+            return self.item
+        return self.value if self.edge in self.enters else b""
 
 
 class Audit(Struct, frozen=True):

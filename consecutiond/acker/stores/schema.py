@@ -5,8 +5,6 @@ import secrets
 import sqlite3
 from typing import Any
 
-from msgspec.structs import astuple
-
 from consecutiond.acker.stores.base import FIRST_NUMBER, Chunk, Failed, OpenChunk, StoreError, Where, printable
 from consecutiond.acker.stores.shapes import shape
 
@@ -21,7 +19,7 @@ _FAILED_COLUMNS = """
     position INTEGER PRIMARY KEY, attempts INTEGER NOT NULL, entry TEXT NOT NULL, body BLOB NOT NULL,
     due REAL NOT NULL, node TEXT NOT NULL, kind TEXT NOT NULL, error TEXT NOT NULL, traceback TEXT NOT NULL,
     failed_at REAL NOT NULL, accepted_at REAL NOT NULL, handed_out INTEGER NOT NULL, edge TEXT NOT NULL,
-    item BLOB NOT NULL, path TEXT NOT NULL, shape TEXT NOT NULL
+    item BLOB NOT NULL, path TEXT NOT NULL, start_edge TEXT NOT NULL, start_item BLOB NOT NULL, shape TEXT NOT NULL
 """
 
 # Bodies have a table of their own, so that a new bitmap rewrites a short row and not a megabyte. The counts
@@ -179,11 +177,13 @@ def open_chunk(row: Any) -> OpenChunk:
 
 def failed_row(failed: Failed) -> tuple[object, ...]:
     """Return the values of `PUT_WAITING` and `PUT_DEAD`."""
-    position, attempts, entry, *rest, path = astuple(printable(failed))
-    return position, attempts, json.dumps(entry), *rest, json.dumps(path), shape(printable(failed).error)
+    row = printable(failed)
+    texts = {"entry": json.dumps(row.entry), "path": json.dumps(row.path), "shape": shape(row.error)}
+    return tuple(texts[name] if name in texts else getattr(row, name) for name in _COLUMNS)
 
 
 def failed(row: Any) -> Failed:
     """Return the root that a row of `GET_WAITING` or `GET_DEAD` stands for."""
-    position, attempts, entry, *rest, path, _shape = row
-    return Failed(position, attempts, tuple(json.loads(entry)), *(*rest, tuple(json.loads(path))))
+    found = dict(zip(_COLUMNS, row, strict=True))
+    del found["shape"]
+    return Failed(**(found | {name: tuple(json.loads(found[name])) for name in ("entry", "path")}))
