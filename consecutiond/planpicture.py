@@ -43,7 +43,9 @@ def workers_of(parts: Parts) -> dict[str, list[str]]:
 
 def edges_of(parts: Parts) -> dict[str, str]:
     """Return the URI of every edge by its name: those with a broker here, and those that only a worker here knows."""
-    brokered = {options["edge"]: options["uri"] for options in parts.values() if "edge" in options}
+    brokers = (options for options in parts.values() if "edge" in options)
+    # Where other machines come in, that address says more than the one at which the parts here meet.
+    brokered = {each["edge"]: (each.get("listen") or each)["uri"] for each in brokers}
     known = {end["name"]: end["uri"] for options in parts.values() for end in _ends(options)}
     return brokered | {edge: uri for edge, uri in known.items() if edge not in brokered}
 

@@ -13,6 +13,7 @@ from consecutiond.config import ConfigError, Settings
 from consecutiond.effective import resolve
 from consecutiond.heartoptions import HeartOptions
 from consecutiond.plan import OUTPUT_EDGE, Places, Plan, input_edge, make_plan
+from consecutiond.planpicture import edges_of, parts_of
 from consecutiond_broker.options import BrokerOptions, load_options
 from consecutiond_nodes.graph import as_graph
 from consecutiond_nodes.worker import EdgeEnd, WorkerOptions
@@ -270,6 +271,10 @@ def test_an_edge_listens_at_the_uri_that_a_node_gives_it(tmp_path: Path) -> None
     assert plan.parts["broker-b-c"].listen.uri == "tcp://10.0.0.1:7002"
     uris = {plan.parts[name].uri for name in ("broker-c-d",)} | {plan.parts["node-c.0"].downstream["d"].uri}
     assert uris == {plan.parts["node-d.0"].upstream[0].uri} == {"ipc:///run/cd.sock"}
+    shown = edges_of(parts_of(plan.to_json()))
+    assert [shown[name] for name in ("a->b", "b->c", "c->d")] == [
+        "tcp://10.0.0.1:9000", "tcp://10.0.0.1:7002", "ipc:///run/cd.sock",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("uri", "keys"), [("tcp://10.0.0.1:7000", "keys"), ("tcp://localhost:7000", "")])
