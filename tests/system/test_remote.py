@@ -263,6 +263,18 @@ def test_a_worker_that_is_told_to_end_frees_its_place(near: Remote) -> None:
     near.check(200)
 
 
+@pytest.mark.parametrize("architecture", ["process", "thread"])
+def test_a_uri_of_one_s_own_serves_workers_of_this_machine(shell: Shell, architecture: str) -> None:
+    """Nothing is remote here: the socket is merely where the node wants it."""
+    tcp = f', {{"last": "tcp://127.0.0.1:{free_ports(1)}"}}' if architecture == "process" else ""
+    shell.write("flow.py", FLOW.replace("remote=True", f'"ipc://mine.sock"{tcp}'))
+    shell.write("numbers", "1\n2\n")
+    ended = shell.run("run", "flow.py:graph", "numbers", "--id", ID, "--quiet", "--architecture", architecture)
+    assert (ended.returncode, ended.stderr) == (exits.OK, "")
+    assert sorted(ended.stdout.splitlines()) == ['out\t"1"', 'out\t"2"', 'out\t"end"']
+    assert (shell.directory / "mine.sock").is_socket()
+
+
 # --- on two machines ---------------------------------------------------------------------------------------------
 
 
