@@ -147,13 +147,19 @@ class Eviction:
     def _kill_below(self, holder: Signature, watch: "_Watch") -> list[Found]:
         """Stop the root first, so that it starts nobody and keeps the pids of the dead; then all others; then kill."""
         stopped: dict[int, Found] = {}
-        while new := [each for each in self._below(processes.table(), holder) if each.pid not in stopped]:
-            for each in new:
-                stopped[each.pid] = each
-                if not self._threads:
-                    self._signal(each._replace(group=False), signal.SIGSTOP)
-        # The root last: whoever is still there then dies with it.
-        return self._kill_each(reversed(stopped.values()), watch)
+        try:
+            while new := [each for each in self._below(processes.table(), holder) if each.pid not in stopped]:
+                for each in new:
+                    stopped[each.pid] = each
+                    if not self._threads:
+                        self._signal(each._replace(group=False), signal.SIGSTOP)
+            # The root last: whoever is still there then dies with it.
+            return self._kill_each(reversed(stopped.values()), watch)
+        except BaseException:
+            # Ctrl-C, say: nobody may stay as he is now.
+            for each in stopped.values():
+                self._signal(each._replace(group=False), signal.SIGCONT)
+            raise
 
     # --- what the dead have left -----------------------------------------------------------------------------
 

@@ -187,9 +187,13 @@ class RunDir:
         may do it.
 
         Raises:
-            RunDirError: a part of it cannot be removed.
+            RunDirError: a part of it cannot be removed, or it is only a link.
 
         """
+        if self.path.is_symlink():
+            raise RunDirError(
+                f"{self.path} is a link to {self.path.resolve()}, and so is not removed: remove both by hand"
+            )
         self.release_links()
         doomed = self.base / f".{self.id}.{secrets.token_hex(4)}.removed"
         try:

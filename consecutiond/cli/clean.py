@@ -12,7 +12,7 @@ from consecutiond.cli import exits
 from consecutiond.effective import Given, resolve
 from consecutiond.eviction import Eviction, Found
 from consecutiond.inventory import RUNNING, Entry, log_file, look, totals_of
-from consecutiond.rundir import RunDir
+from consecutiond.rundir import RunDir, RunDirError
 
 #: seconds to wait for a heart
 _TIMEOUT_S = 5.0
@@ -59,15 +59,23 @@ def clean(ids: list[str], given: Given, *, everything: bool, force: bool, dry_ru
         return exits.NOT_RUNNING
     for directory in directories:
         directory.check_owner()
-    outcomes = []
+    outcomes, failed = [], False
     for directory in directories:
-        outcomes.append(_clean(directory, force=force, dry_run=dry_run))
-        if not as_json:
-            _print(outcomes[-1], dry_run=dry_run)
+        try:
+            outcomes.append(_clean(directory, force=force, dry_run=dry_run))
+        except RunDirError as error:
+            # The others can be removed all the same.
+            print(f"consecutiond: error: {error}", file=sys.stderr)
+            failed = True
+        else:
+            if not as_json:
+                _print(outcomes[-1], dry_run=dry_run)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(list(map(_shown, outcomes))), indent=2).decode())
-    elif not outcomes:
+    elif not directories:
         print(f"no consecutor in {settings.dir}")
+    if failed:
+        return exits.BAD_DIRECTORY
     return exits.REFUSED if any(outcome.refused for outcome in outcomes) else exits.OK
 
 

@@ -12,8 +12,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from consecutiond import eviction, processes
+from consecutiond.cli import clean as clean_module
 from consecutiond.cli import exits
-from consecutiond.rundir import RunDir
+from consecutiond.effective import Given
+from consecutiond.rundir import RunDir, RunDirError
 from consecutiond_broker import child
 from tests.system.shell import Shell, logged, wait_for
 
@@ -154,15 +157,15 @@ def test_a_pid_that_somebody_else_has_by_now_is_left_alone(flow: Shell, stranger
     assert stranger.poll() is None
 
 
-def test_a_lock_that_somebody_holds_who_cannot_be_told_is_an_error_and_kills_nobody(
-    flow: Shell, stranger: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from consecutiond import eviction
-    from consecutiond.rundir import RunDirError
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_PATIENCE_S", "_SETTLE_S", "_TURN_S"):
+        monkeypatch.setattr(eviction, name, 0.05)
 
-    monkeypatch.setattr(eviction, "_PATIENCE_S", 0.05)
-    monkeypatch.setattr(eviction, "_SETTLE_S", 0.05)
-    monkeypatch.setattr(eviction, "_TURN_S", 0.05)
+
+def test_a_lock_that_somebody_holds_who_cannot_be_told_is_an_error_and_kills_nobody(
+    flow: Shell, stranger: "subprocess.Popen[bytes]", impatient: None
+) -> None:
     directory = RunDir(flow.home("one").parent, "one")
     directory.create()
     lock = directory.acquire()
@@ -173,6 +176,47 @@ def test_a_lock_that_somebody_holds_who_cannot_be_told_is_an_error_and_kills_nob
         eviction.Eviction(directory, threads=False).kill_living()
     os.close(lock)
     assert stranger.poll() is None
+
+
+#: holds the lock of a consecutor, as its root does, and has a child
+HOLDER = """
+import subprocess, time
+from pathlib import Path
+from consecutiond.rundir import RunDir
+directory = RunDir(Path(".consecution"), "one")
+directory.create()
+lock = directory.acquire()
+directory.write_pid("root")
+print(subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL).pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_an_interrupted_clean_leaves_nobody_stopped(flow: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    flow.write("holder.py", HOLDER)
+    holder = flow.python("holder.py")
+    assert holder.stdout is not None
+    pids = holder.pid, int(holder.stdout.readline())
+
+    def states() -> list[str]:
+        return [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in pids]
+
+    directory, table = RunDir(flow.home("one").parent, "one"), processes.table
+
+    def interrupted() -> dict[int, processes.Process]:
+        """Everybody has been stopped when it is asked for the second time."""
+        if "T" in states():
+            wait_for(lambda: states() == ["T", "T"], "the stop")
+            raise KeyboardInterrupt
+        return table()
+
+    monkeypatch.setattr(processes, "table", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        eviction.Eviction(directory, threads=False).kill_living()
+    wait_for(lambda: "T" not in states(), "the end of the stop")
+    monkeypatch.undo()
+    killed = eviction.Eviction(directory, threads=False).kill_living()
+    assert sorted(each.pid for each in killed) == sorted(pids)
 
 
 def test_the_group_of_whoever_cleans_is_spared_when_a_node_does_it(flow: Shell) -> None:
@@ -252,6 +296,20 @@ def test_a_log_that_cannot_be_read_may_hold_anything(flow: Shell) -> None:
     assert done.returncode == exits.REFUSED
     assert "whatever is in acker_db.sqlite" in done.stderr
     assert flow.run(CLEAN, "one", "--force").returncode == exits.OK
+
+
+def test_what_comes_in_between_the_look_and_the_kill_is_not_thrown_away(
+    flow: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start(flow, "one")
+    push(flow, "one", "wait")
+    monkeypatch.setattr(clean_module, "_loss", lambda *_: clean_module.Loss())
+    given = Given({"dir": str(flow.home("one").parent)})
+    code = clean_module.clean(["one"], given, everything=False, force=False, dry_run=False, as_json=False)
+    assert code == exits.REFUSED
+    assert "1 accepted item(s) that are not done came in meanwhile; it was killed" in capsys.readouterr().err
+    assert of(flow, "one") == set()
+    assert logged(flow.home("one"))["open"] == 1
 
 
 def test_a_log_elsewhere_stays_and_so_nothing_is_lost(flow: Shell) -> None:
@@ -356,6 +414,19 @@ def test_a_dry_run_says_who_and_touches_nobody(flow: Shell) -> None:
     assert done.returncode == exits.REFUSED
     assert "1 accepted item(s)" in done.stderr
     assert flow.status("one")["state"] == "running"
+
+
+def test_one_that_cannot_be_removed_holds_up_no_other(flow: Shell) -> None:
+    for id in ("one", "two"):
+        assert flow.run("run", "flow.py", "--id", id, stdin="x\n").returncode == exits.OK
+    real = flow.home("one").rename(flow.directory / "moved")
+    flow.home("one").symlink_to(real)
+    done = flow.run(CLEAN, "--all")
+    assert done.returncode == exits.BAD_DIRECTORY
+    assert f"{flow.home('one')} is a link to {real}" in done.stderr
+    assert (real / "acker_db.sqlite").exists()
+    assert "Traceback" not in done.stderr
+    assert done.stdout == f"two: removed {flow.home('two')}\n"
 
 
 @pytest.mark.parametrize(
