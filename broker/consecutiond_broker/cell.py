@@ -22,6 +22,8 @@ INDEX: Final = 5
 OUTPUTS: Final = 6
 #: in the place of a position: every item of the delivery may be in execution
 ALL: Final = 1 << 32
+#: in the place of a position: none was, and yet the delivery was in execution
+BETWEEN: Final = -2
 
 
 class Remains(NamedTuple):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from consecutiond_broker import codec, spans
-from consecutiond_broker.cell import ALL, Remains
+from consecutiond_broker.cell import ALL, BETWEEN, Remains
 from consecutiond_broker.errors import CodecError
 from consecutiond_broker.wire import UNTRACKED
 
@@ -103,7 +103,7 @@ class Verdict(NamedTuple):
     """What becomes of the batches that a lost receiver held."""
 
     #: the batch, and the position of the item that is suspected of the crash (-1: none, and no attempt is charged;
-    #: ALL: any)
+    #: ALL: any; BETWEEN: none was in execution, though the batch was)
     failed: list[tuple[Batch, int]]
     #: the batch, and the position of the suspect; without it the batch goes to another receiver in the same trees
     redelivered: list[tuple[Batch, int]]
@@ -311,6 +311,9 @@ class Edge:
             if batch.untracked and suspect >= 0:
                 verdict.lost.append((batch, set(range(suspect)).difference(batch.skip)))
                 batch.skip = tuple({*batch.skip, *range(suspect)})
+            elif suspect == -1 and remains is not None and remains.delivery == seq:
+                verdict.failed.append((batch, BETWEEN))
+                continue
             elif remains is None or seq <= remains.outputs:
                 verdict.failed.append((batch, suspect))
                 continue

@@ -10,7 +10,7 @@ from typing import Final
 import zmq
 
 from consecutiond_broker import wire
-from consecutiond_broker.cell import ALL, read_remains
+from consecutiond_broker.cell import ALL, BETWEEN, read_remains
 from consecutiond_broker.clock import SystemClock
 from consecutiond_broker.dealer import Dealer
 from consecutiond_broker.deaths import DeathWatch
@@ -283,11 +283,15 @@ class Broker:
             where = self.options.edge, b"", (*batch.born[3], node)
             self._keep_fail(batch, wire.Fail("crashed", True, batch.roots(suspects), node, crash, "", *where))
             return
+        if suspect == BETWEEN:
+            name = error.partition(" died ")[0]
+            kind, error = wire.BETWEEN, f"{name} died with this batch in hand, between two items"
         if suspect >= 0:
             self._fail_suspect(batch, suspect, error)
         roots = batch.roots(set(range(batch.count)).difference((suspect,), batch.skip))
         if roots:
-            self._keep_fail(batch, wire.Fail(kind, False, roots, "", error, ""))
+            node = self.options.edge.rpartition("->")[2]
+            self._keep_fail(batch, wire.Fail(kind, False, roots, node, error, "", self.options.edge))
 
     def _fail_suspect(self, batch: Batch, suspect: int, name: str) -> None:
         node = self.options.edge.rpartition("->")[2]

@@ -65,6 +65,10 @@ class Closed(NamedTuple):
         """Their positions in the log."""
         return self.emission.positions[self.indices]
 
+    def split(self, chosen: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> "tuple[Closed, Closed]":
+        """Return those that are chosen, and the others."""
+        return Closed(self.emission, self.indices[chosen]), Closed(self.emission, self.indices[~chosen])
+
 
 class Ledger:
     """All open trees of one acker epoch."""

@@ -11,9 +11,10 @@ from consecutiond.acker.backstop import ENDING_S, QUIET_S, Backstop, Verdict
 from consecutiond.acker.brokers import Brokers
 from consecutiond.acker.committer import Committer
 from consecutiond.acker.ends import Ends
+from consecutiond.acker.gaps import Gaps
 from consecutiond.acker.inputlog import InputLog, Retries
 from consecutiond.acker.lanes import Entry, Lane, Ready
-from consecutiond.acker.ledger import Ledger
+from consecutiond.acker.ledger import Closed, Ledger
 from consecutiond.acker.operations import Operations
 from consecutiond.acker.options import AckerOptions
 from consecutiond.acker.producers import Producers, fault
@@ -66,6 +67,7 @@ class Acker:
         self.brokers = Brokers(self._send, options.reach, epoch)
         self.brokers.refuse_strangers(self.log.lanes)
         self.producers = Producers(self._send, options.max_backlog)
+        self._gaps = Gaps()
         self.operations = Operations(self.log, committer, self.clock, self.brokers.edges.keys())
         self.ready = False
         self.draining = ""
@@ -200,12 +202,19 @@ class Acker:
 
     def _failed(self, fail: wire.Fail) -> None:
         for closed in self.ledger.take(as_u64(fail.roots)):
-            if fail.charged and not self.cut:
-                self._counts["retried"] += len(closed.indices)
-                self.log.failed(closed, fail)
-            else:
-                self._counts["swept"] += len(closed.indices)
-                self.log.again(closed)
+            charged, free = closed.split(self._is_charged(closed, fail))
+            if len(charged.indices):
+                self._counts["retried"] += len(charged.indices)
+                self.log.failed(charged, fail)
+            if len(free.indices):
+                self._counts["swept"] += len(free.indices)
+                self.log.again(free)
+
+    def _is_charged(self, closed: Closed, fail: wire.Fail) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+        charged = np.full(len(closed.indices), fail.charged and not self.cut)
+        if fail.kind == wire.BETWEEN and not self.cut:
+            charged |= self._gaps.seen(closed.positions.tolist())
+        return charged
 
     # --- emission --------------------------------------------------------------------------------------------
 

@@ -217,14 +217,14 @@ class Worker:
         try:
             self._process(job, values)
             self._send_outputs(job)
+            if self._finish_batch is not None:
+                self._finish(job, self._finish_batch)
         except Interrupted:
             # Nobody settles it, and its broker, which knows that outputs have left, has its roots tried anew.
             return
         finally:
             self.cell.finish()
             self._job = None
-        if self._finish_batch is not None:
-            self._finish(job, self._finish_batch)
         job.body = b""
         job.finished = True
         self._measure(time.perf_counter() - started, len(values))

@@ -342,3 +342,25 @@ class TestBackstop:
         clock.advance(QUIET_S + 1)
         bench.settle()
         assert bench.mid.of(wire.Probe) == []
+
+
+def test_a_root_whose_workers_die_between_items_again_and_again_is_charged_in_the_end(tmp_path: Path) -> None:
+    """Nobody is to blame for one such death; but what does it each time must not do it for ever."""
+    bench = Bench(tmp_path, max_attempts=2)
+    entry = bench.up()
+    bench.producer().record("good", "bad")
+    deaths = 0
+    while not bench.stats()["failed"]:
+        for batch in entry.take():
+            if "bad" in batch.values:
+                place = batch.values.index("bad")
+                entry.fail(batch, place, charged=False, kind=wire.BETWEEN)
+                deaths += 1
+            if "good" in batch.values:
+                entry.complete_one(batch, batch.values.index("good"))
+        bench.settle()
+    [letter] = bench.dead()
+    assert (codec.decode(letter.body), letter.kind, letter.attempts) == (["bad"], wire.BETWEEN, 2)
+    assert deaths == 6
+    assert bench.stats()["completed"] == 1
+    bench.close()

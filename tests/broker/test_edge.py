@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from consecutiond_broker.cell import Remains
+from consecutiond_broker.cell import BETWEEN, Remains
 from consecutiond_broker.edge import FIRST_HINT, Batch, Edge
 from consecutiond_broker.wire import UNTRACKED
 
@@ -338,8 +338,14 @@ class TestDeath:
 
     def test_a_position_outside_the_batch_suspects_nobody(self, edge: Edge) -> None:
         verdict = edge.bury(A, Remains(delivery=1, position=3, outputs=0))
-        assert [suspect for _, suspect in verdict.redelivered] == [-1, -1, -1]
+        assert [(names([each]), suspect) for each, suspect in verdict.failed] == [(["one"], BETWEEN)]
+        assert [suspect for _, suspect in verdict.redelivered] == [-1, -1]
         assert edge.queue[0].skip == ()
+
+    @pytest.mark.parametrize("outputs", [0, 2])
+    def test_a_batch_in_execution_without_an_item_in_hand_is_told_apart(self, edge: Edge, outputs: int) -> None:
+        verdict = edge.bury(A, Remains(delivery=2, position=-1, outputs=outputs))
+        assert (["two"], BETWEEN) in [(names([each]), suspect) for each, suspect in verdict.failed]
 
     def test_suspects_add_up_over_several_deaths(self, edge: Edge) -> None:
         """Three items that kill a worker each: the batch is not redelivered without an item to process."""

@@ -555,6 +555,17 @@ class TestDeath:
             (False, words(11, 12)), (True, words(22)), (False, words(21)),
         }  # fmt: skip
 
+    def test_a_death_between_two_items_of_a_batch_is_told_as_that(
+        self, bench: Bench, sender: Peer, receiver: Peer, start: Callable[..., Worker]
+    ) -> None:
+        worker = start(delivery=1, index=-1)
+        self.hand_out(bench, sender, receiver, worker)
+        worker.kill()
+        bench.until(bench.fails)
+        [fail] = bench.fails()
+        assert (fail.kind, fail.charged, fail.roots, fail.node) == (wire.BETWEEN, False, words(11, 12), "a")
+        assert self.redelivered(bench, 1) == [(words(21, 22), ())]
+
     def test_without_a_cell_everything_fails_uncharged(
         self, bench: Bench, sender: Peer, receiver: Peer, start: Callable[..., Worker]
     ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from consecutiond_broker import wire
+from consecutiond_broker.cell import DELIVERY, INDEX
 from consecutiond_nodes.errors import OutputError
 from consecutiond_nodes.node import Node
 from consecutiond_nodes.outputs import Container, OutputNode
@@ -74,6 +75,22 @@ class TestOutputNode:
         assert fail.error == "ValueError: no room for bad"
         assert file.events == [1, 3, "flush"]
         assert bench.up.report() == {11: 101, 13: 103}
+
+    def test_a_worker_that_dies_in_a_flush_had_the_batch_in_execution(self, bench: Bench) -> None:
+        seen: list[Any] = []
+
+        class Dying:
+            def append(self, value: Any) -> None:
+                pass
+
+            def flush(self) -> None:
+                words = bench.worker.cell.words
+                seen.append((words[DELIVERY], words[INDEX]))
+
+        bench.start(OutputNode({"out": Dying()}))
+        bench.up.deliver(("out", 1))
+        bench.settle()
+        assert seen == [(1, 0)]
 
     def test_a_flush_that_raises_fails_the_whole_batch_with_one_failure(self, bench: Bench) -> None:
         file = File()
