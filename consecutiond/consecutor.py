@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from consecutiond_broker.errors import ConsecutiondError
 from consecutiond_nodes import importer
@@ -14,7 +14,11 @@ from consecutiond_nodes.outputs import Container
 if TYPE_CHECKING:
     from consecutiond.config import Settings
     from consecutiond.effective import Effective, Given
+    from consecutiond.inputs.uris import HttpUri, ZmqUri
     from consecutiond.session import Session
+
+
+_TWICE: Final = "up() was called twice: one consecutor has one input stream; call down() first"
 
 
 class StateError(ConsecutiondError):
@@ -79,6 +83,8 @@ class Consecutor:
         self.options = options if architecture is None else {"architecture": architecture, **options}
         self._effective: Effective | None = None
         self._session: Session | None = None
+        #: the newest run ended with its input, and nobody has called `down` for it yet
+        self._over_by_itself = False
         self._lock = threading.Lock()
         if not importer.loading:
             # A worker that imports this only wants the graph, and must not pay for the configuration's imports.
@@ -121,51 +127,112 @@ class Consecutor:
 
         Args:
             name: the name that nodes use.
-            container: anything with ``append``; it is called from another thread of this process.
+            container: anything with ``append``; it is called from another thread of this process. Another consecutor
+                is fed with what is written; if it is not up, it comes up and ends with this one.
 
         Raises:
-            StateError: the consecutor is up already.
+            StateError: the consecutor is up already, or feeds itself through the container.
             TypeError: the container has no ``append``.
         """
         if self._session is not None:
             raise StateError(f"register_output({name!r}) came after up(): register outputs before the start")
         if not callable(getattr(container, "append", None)):
             raise TypeError(f"an output container has a method append(value); {container!r} has none")
+        if isinstance(container, Consecutor) and container.feeds(self):
+            raise StateError(f"register_output({name!r}): what it writes would come back to it, and neither could end")
         self.outputs[name] = container
         return self
 
+    def feeds(self, other: "Consecutor") -> bool:
+        """Return whether what this one writes comes to another one, or to itself."""
+        return self is other or any(
+            isinstance(container, Consecutor) and container.feeds(other) for container in self.outputs.values()
+        )
+
     def up(self) -> Self:
         """Start every part; return when all are up.
+
+        With the option ``input`` it also takes that input, and returns when all of it is over: at the end of stdin or
+        files; where clients feed it, after Ctrl-C, or when another thread has called `down` or `stop`. `last` then has
+        what the run came to, and `down` returns it, too. Without outputs of its own it prints what nodes `write`; when
+        nobody reads stdout any more, as after ``| head``, the program ends with exit code 7.
 
         Raises:
             StartError: a part did not come up; the text has the user's own traceback.
             RunDirError: the directory cannot be used, or a live consecutor has the id.
             StateError: it is up already.
+            InputUriError: the input's uri is wrong, or not safe.
+            InputError: the input cannot be read, or its place cannot be used.
         """
+        if self.settings.input and not importer.loading:
+            self.take_input()
+        else:
+            self.start()
+        return self
+
+    def take_input(self) -> None:
+        """Start, and feed what the option ``input`` names, to its end. Raises what `up` raises."""
+        if self._session is not None:
+            raise StateError(_TWICE)
+        from consecutiond.cli.feed import produce_of
+        from consecutiond.cli.foreground import as_filter
+
+        with as_filter(self):
+            produce_of(self, self.settings, quiet=False)()
+
+    def start(self) -> None:
+        """Start every part; take no input. Raises what `up` raises."""
         if importer.loading:
             # A script without `if __name__ == "__main__"` is being imported by a worker: it has what it came for.
             raise importer.Loaded(self)
         with self._lock:
             if self._session is not None:
-                raise StateError("up() was called twice: one consecutor has one input stream; call down() first")
+                raise StateError(_TWICE)
             from consecutiond.session import Session
 
             self._session = Session(self)
-            self.last = None
+            self.last, self._over_by_itself = None, False
         try:
             self._session.open()
         except BaseException:
             self._session = None
             raise
-        return self
+
+    def join(self, before: str, defaults: Mapping[str, Any]) -> tuple["Session", bool]:
+        """Become the output of another consecutor.
+
+        Args:
+            before: the id of the other one.
+            defaults: options for a consecutor that is not up and does not say otherwise.
+
+        Returns:
+            The session, and whether it was begun here.
+
+        Raises:
+            StateError: a server is its input.
+        """
+        begun = self._session is None
+        if begun:
+            if self._effective is None:
+                from consecutiond.effective import Given
+
+                self.configure(Given(), defaults)
+            self.start()
+        session = self.session_for(f"an output of {before}")
+        session.fed_by.add(before)
+        return session, begun
 
     def _up(self, what: str) -> "Session":
         if self._session is None:
             raise StateError(f"{what} needs a running consecutor: call up() first")
         return self._session
 
-    def _input(self, what: str) -> "Session":
-        """Return the session, whose one and only input the caller is about to be."""
+    def session_for(self, what: str) -> "Session":
+        """Return the session, for values that are pushed.
+
+        Raises:
+            StateError: the consecutor is not up, or a server is its input.
+        """
         session = self._up(what)
         if session.server is not None:
             raise StateError(
@@ -180,8 +247,11 @@ class Consecutor:
             StateError: another input is open.
         """
         if self._session is None:
-            self.up()
-        return self._input(what)
+            self.start()
+        session = self.session_for(what)
+        if session.fed_by:
+            raise StateError(f"{what} is a second input: this consecutor is an output of {', '.join(session.fed_by)}")
+        return session
 
     def give_up(self, session: "Session", error: BaseException) -> None:
         """End a session because of what its input has raised."""
@@ -203,40 +273,74 @@ class Consecutor:
             RefusedError: the consecutor is being stopped; the value was not accepted.
             StateError: the consecutor is not up.
         """
-        self._input("push").feeder.push_many([value])
+        self.session_for("push").feeder.push_many([value])
 
     #: a consecutor is a container, too
     append = push
 
     def push_many(self, values: Iterable[Any]) -> None:
         """Hand several values over; all are recorded when this returns. Raises what `push` raises."""
-        self._input("push_many").feeder.push_many(list(values))
+        self.session_for("push_many").feeder.push_many(list(values))
 
     def down(self, progress: Callable[[int], None] | None = None) -> Summary:
         """End the input, let the graph finish and end, node by node, and stop every part.
 
         Returns:
-            What the run came to.
+            What the run came to; after a run that its input has ended already, what that came to.
 
         Raises:
             StateError: the consecutor is not up.
         """
+        if self._session is None and self._over_by_itself and self.last is not None:
+            self._over_by_itself = False
+            return self.last
         session = self._up("down")
         try:
             return session.finish(progress)
         finally:
             self._over(session)
 
-    def stop(self) -> Summary:
-        """Take no more input, finish what is open, leave waiting retries in the log, and stop every part."""
-        session = self._up("stop")
+    def stop(self, timeout_s: float | None = None) -> Summary:
+        """Take no more input, finish what is open, leave waiting retries in the log, and stop every part.
+
+        It can be called from any thread. A consecutor that is not up here, but in another process with the same id and
+        directory, is stopped there.
+
+        Args:
+            timeout_s: seconds after which the processes are killed, and what is open stays in the log; None takes
+                the option ``stop_timeout_s`` of the consecutor that runs.
+
+        Returns:
+            What the run came to; of another process's, since this call.
+
+        Raises:
+            StateError: it is up nowhere.
+            ControlError: it is still there although it was killed.
+        """
+        session = self._session
+        if session is None:
+            from consecutiond.stopping import stop_elsewhere
+
+            return stop_elsewhere(self, timeout_s)
         try:
-            return session.stop()
+            return session.stop(timeout_s)
         finally:
             self._over(session)
 
+    def is_up(self, session: "Session") -> bool:
+        """Return whether nobody has said yet that a session is over."""
+        return self._session is session
+
+    def wait_over(self, session: "Session") -> Summary:
+        """Wait until another thread has ended a session; return what it came to."""
+        summary = session.wait_over()
+        self._over(session)
+        return summary
+
     def _over(self, session: "Session") -> None:
-        self._session = None
+        with self._lock:
+            if self._session is session:
+                self._session = None
         self.last = session.summary()
 
     def produce_from_iterable(self, iterable: Iterable[Any], progress: bool | None = None) -> Summary:
@@ -263,6 +367,8 @@ class Consecutor:
             session.abandon(error)
             self._over(session)
             raise
+        finally:
+            self._over_by_itself = True
 
     def produce_from_stdin(self, format: str = "lines", progress: bool | None = None) -> Summary:
         """Feed what comes on stdin, to its end.
@@ -278,38 +384,41 @@ class Consecutor:
 
         return self.produce_from_iterable(file_values(("-",), format, self.wait_for), progress)
 
-    def produce_from_http(self, uri: str) -> Summary | None:
+    def produce_from_http(self, uri: str) -> Summary:
         """Feed what HTTP clients post; return after Ctrl-C, or when another thread has called `down` or `stop`.
 
         Args:
             uri: ``http://127.0.0.1:8080``; port 0 takes a free one, which is told on stderr.
 
         Returns:
-            What the run came to; None when another thread has ended it.
+            What the run came to, also when another thread has ended it.
 
         Raises:
             InputUriError: the uri is wrong, or not safe.
             InputError: the place cannot be used.
         """
-        from consecutiond.inputs.opening import open_server
         from consecutiond.inputs.uris import parse_http
-        from consecutiond.serving import serve
 
-        parsed = parse_http(uri)
-        return serve(self, lambda feeder: open_server(parsed, feeder))
+        return self._serve(parse_http(uri))
 
-    def produce_from_tcp(self, uri: str) -> Summary | None:
+    def produce_from_tcp(self, uri: str) -> Summary:
         """Feed what ZeroMQ clients send; returns as `produce_from_http` does.
 
         Args:
             uri: ``tcp://127.0.0.1:5555`` or ``ipc:///path``; ``?type=router`` answers each message with a receipt.
         """
-        from consecutiond.inputs.opening import open_server
         from consecutiond.inputs.uris import parse_zmq
+
+        return self._serve(parse_zmq(uri))
+
+    def _serve(self, uri: "HttpUri | ZmqUri") -> Summary:
+        from consecutiond.inputs.opening import open_server
         from consecutiond.serving import serve
 
-        parsed = parse_zmq(uri)
-        return serve(self, lambda feeder: open_server(parsed, feeder))
+        try:
+            return serve(self, lambda feeder: open_server(uri, feeder))
+        finally:
+            self._over_by_itself = True
 
     def expose_cli(self, argv: Sequence[str] | None = None) -> None:
         """Make the script that calls this a program: read its command line, run, and end the process.

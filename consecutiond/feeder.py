@@ -33,6 +33,10 @@ class GoneError(ConsecutiondError):
     """The consecutor ended before it had answered; what has a receipt is in its log."""
 
 
+class ReaderGoneError(GoneError):
+    """Whoever read our output has ended, as `head` does; no item can be completed any more."""
+
+
 class BadValueError(CodecError):
     """One value of several cannot be carried.
 
@@ -99,13 +103,17 @@ class Feeder:
 
     # --- the callers' side -----------------------------------------------------------------------------------
 
-    def push_many(self, values: list[Any]) -> None:
+    def push_many(self, values: list[Any], given_up: Callable[[], bool] = lambda: False) -> None:
         """Hand values over and return when all of them are recorded; this is where back-pressure is felt.
+
+        Args:
+            values: what is handed over.
+            given_up: tells whether the caller waits no longer, whatever becomes of the values.
 
         Raises:
             CodecError: a value cannot be carried; none of them was accepted.
             RefusedError: the consecutor takes no more.
-            GoneError: it is not there any more.
+            GoneError: it is not there any more, or the caller has given up.
         """
         parts = self.encode(values)
         ticket = Ticket(len(parts))
@@ -114,6 +122,8 @@ class Feeder:
         while not ticket.wait(_LOOK_S):
             if not self._thread.is_alive():
                 raise GoneError("the connection to the consecutor was closed before it had answered")
+            if given_up():
+                raise GoneError("the consecutor had not answered when its answer was given up")
         if ticket.error is not None:
             raise ticket.error
 
@@ -252,7 +262,7 @@ class Feeder:
         """Wait; `check` raises what is wrong with the input, which is no reason not to wait for what was accepted."""
         with self._changed:
             while not condition():
-                if check:
+                if check or isinstance(self.error, GoneError):
                     self._check()
                 if not self._changed.wait(_LOOK_S) and not self._alive():
                     raise GoneError("the consecutor ended before it had answered; what has a receipt is in its log")
@@ -263,9 +273,7 @@ class Feeder:
         try:
             self._serve()
         finally:
-            self._abandon(
-                self.error or GoneError("the connection to the consecutor was closed before it had answered")
-            )
+            self._abandon(self.error or GoneError("the connection to the consecutor was closed before it had answered"))
             # The next value of an iterable is one too many.
             self._want = 0
 
@@ -399,6 +407,11 @@ class Feeder:
             self._on_way = deque((number, count, ()) for number, count, _ in self._on_way)
         for submissions in (*left, self._submissions.take_all()):
             self._submissions.finish(submissions, error, None)
+
+    def fail(self, error: ConsecutiondError) -> None:
+        """Take nothing more, and raise this in whoever feeds or waits; from any thread."""
+        with self._changed:
+            self._fail(self.error or error)
 
     def close(self) -> None:
         """End the thread and close the connection."""

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,14 +15,19 @@ class _Sink:
     """Where events go: nowhere, until a process of ours or a consecutor of threads says where."""
 
     def __init__(self) -> None:
-        self.stream: TextIO | None = None
+        #: the newest is written to: of several consecutors of threads, the one that came up last
+        self.streams: list[TextIO] = []
+        self.lock = threading.Lock()
+        #: of the standard library's logger, before anything was logged to a file
+        self.level = logging.NOTSET
         self.renderer: structlog.types.Processor = structlog.processors.JSONRenderer()
 
     def msg(self, text: str) -> None:
         """Write one event."""
-        if self.stream is not None:
-            self.stream.write(f"{text}\n")
-            self.stream.flush()
+        with self.lock:
+            if self.streams:
+                self.streams[-1].write(f"{text}\n")
+                self.streams[-1].flush()
 
     log = debug = info = warn = warning = error = err = critical = fatal = failure = exception = msg
 
@@ -60,7 +66,7 @@ def get_logger(role: str) -> Any:
 
 def log_events(**bound: object) -> None:
     """Send the events of this process to stderr, with the given names bound to each."""
-    _sink.stream = sys.stderr
+    _sink.streams.append(sys.stderr)
     if sys.stderr.isatty():
         _sink.renderer = structlog.dev.ConsoleRenderer()
     structlog.contextvars.bind_contextvars(**bound)
@@ -74,18 +80,23 @@ def logged_to(path: Path) -> Iterator[None]:
         path: of the file; it is appended to.
 
     """
-    before, handler = _sink.stream, logging.FileHandler(path)
+    handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(threadName)s %(message)s"))
     ours = logging.getLogger("consecutiond")
-    level = ours.level
     with path.open("a") as stream:
-        _sink.stream = stream
-        ours.addHandler(handler)
-        ours.setLevel(logging.INFO)
+        with _sink.lock:
+            _sink.streams.append(stream)
+            ours.addHandler(handler)
+            if len(ours.handlers) == 1:
+                _sink.level = ours.level
+            ours.setLevel(logging.INFO)
         try:
             yield
         finally:
-            ours.removeHandler(handler)
-            ours.setLevel(level)
+            # They end in any order, and the others' parts go on writing.
+            with _sink.lock:
+                _sink.streams.remove(stream)
+                ours.removeHandler(handler)
+                if not ours.handlers:
+                    ours.setLevel(_sink.level)
             handler.close()
-            _sink.stream = before

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Final
 import msgspec
 import zmq
 
+from consecutiond.chaining import Chain
 from consecutiond_broker.epochs import next_epoch
 from consecutiond_broker.options import load_options
 from consecutiond_broker.partlog import log_to_stderr
@@ -22,9 +23,10 @@ from consecutiond_broker.pulse import Pulse
 from consecutiond_broker.signals import Signals
 from consecutiond_nodes import importer
 from consecutiond_nodes.outputs import OutputNode
+from consecutiond_nodes.outputworker import OutputWorker
 from consecutiond_nodes.ports import Who
 from consecutiond_nodes.raised import user_traceback
-from consecutiond_nodes.worker import Worker, WorkerOptions
+from consecutiond_nodes.worker import WorkerOptions
 
 log = logging.getLogger("consecutiond.output")
 
@@ -92,16 +94,18 @@ def main() -> int:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     pid, started = child.identity()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    current: list[Worker] = []
+    current: list[OutputWorker] = []
     pulse = Pulse(
         context, options.heart_uri, options.part, (pid, started), epoch, options.heartbeat_s,
         lambda: current[0].stats() if current else {},
     )  # fmt: skip
     try:
         found = importer.load(options.target)
-        node = OutputNode(getattr(found, "outputs", {}), JsonLines(plan.parent / "output_files"))
+        chain = Chain(getattr(found, "outputs", {}), options.consecutor, plan.parent.parent)
+        node = OutputNode(chain.containers, JsonLines(plan.parent / "output_files"))
+        chain.open()
         who = Who(options.worker, epoch, pid, started, str(pid_dir / f"{options.part}-{epoch}.cell"))
-        worker = Worker(options, node, (), who, context)
+        worker = OutputWorker(options, node, (), who, context)
     except BaseException as error:  # the target is the user's code; its traceback reaches whoever waits
         log.exception("output.start_failed")
         pulse.say("failed", getattr(error, "user_traceback", "") or user_traceback(error))
@@ -111,8 +115,9 @@ def main() -> int:
     worker.listen(Signals(signal.SIGTERM))
     pulse.say("ready")
     worker.run()
-    pulse.close()
     worker.close()
+    chain.stop()
+    pulse.close()
     context.term()
     return 0
 

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 _LOOK_S = 0.1
 
 
-def serve(consecutor: "Consecutor", make: Callable[[Feeder], Server]) -> "Summary | None":
+def serve(consecutor: "Consecutor", make: Callable[[Feeder], Server]) -> "Summary":
     """Run a consecutor with a server as its input; Ctrl-C is the ordinary end.
 
     Returns:
-        What the run came to; None when another thread has ended it, which then has the summary.
+        What the run came to, also when another thread has ended it.
     """
     session = consecutor.open_session("a server")
     try:
@@ -30,14 +30,17 @@ def serve(consecutor: "Consecutor", make: Callable[[Feeder], Server]) -> "Summar
     server.start()
     print(f"consecutiond: {session.runtime.settings.id} takes input at {server.endpoint}", file=sys.stderr)
     try:
-        while not server.wait(_LOOK_S):
-            if not session.closed and not session.runtime.alive():
+        while not server.wait(_LOOK_S) and not session.closed:
+            if isinstance(session.feeder.error, GoneError):
+                raise session.feeder.error
+            if not session.ending and not session.runtime.alive():
                 raise GoneError("the consecutor ended; what has a receipt is in its log")
     except KeyboardInterrupt:
         print("consecutiond: interrupted; finishing what was accepted (again to stop at once)", file=sys.stderr)
     except BaseException as error:
         consecutor.give_up(session, error)
         raise
-    if session.closed or session.ending:
-        return None
+    if session.ending or session.closed:
+        # A main thread that went on now could end the process, and whoever ends the session with it.
+        return consecutor.wait_over(session)
     return consecutor.down()

@@ -25,7 +25,7 @@ def produce_of(consecutor: "Consecutor", settings: Settings, *, quiet: bool) -> 
     Raises:
         InputUriError: there is no such kind of input.
         ConfigError: it is more than one.
-        typer.Exit: a file cannot be read.
+        InputError: a file cannot be read.
     """
     names = input_names(settings) or _STDIN[:1]
     _check_names(names)

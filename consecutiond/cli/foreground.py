@@ -3,8 +3,8 @@
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -12,42 +12,21 @@ import msgspec
 
 from consecutiond.cli import exits
 from consecutiond.consecutor import Consecutor, Summary
-from consecutiond.feeder import GoneError
+from consecutiond.feeder import ReaderGoneError
+from consecutiond.outputthread import stdout_is_unread
 from consecutiond_broker.recorder import RefusedError
-
-
-class ReaderGoneError(GoneError):
-    """Whoever read our output has ended, as `head` does; no item can be completed any more."""
 
 
 class Printer:
     """The container of everything that is written to an output nobody registered: a line each on stdout."""
 
-    def __init__(self) -> None:
-        #: nobody reads stdout any more
-        self.reader_gone = False
-
     def append(self, pair: tuple[str, Any]) -> None:
         """Print one value."""
-        try:
-            print_value(*pair)
-        except BrokenPipeError:
-            self._give_up()
-            raise
+        print_value(*pair)
 
     def flush(self) -> None:
         """Hand the lines over before what they stand for counts as done."""
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            self._give_up()
-            raise
-
-    def _give_up(self) -> None:
-        """Wake the main thread, once: else every item would fail and be tried again, to the end of the input."""
-        if not self.reader_gone:
-            self.reader_gone = True
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        sys.stdout.flush()
 
 
 def print_value(name: str, value: Any) -> None:
@@ -67,10 +46,8 @@ def run_foreground(consecutor: Consecutor, produce: Callable[[], Summary | None]
         produce: starts it, feeds it and ends it.
         quiet: print no summary.
     """
-    printer = Printer()
-    if not consecutor.outputs:
-        consecutor.other_output = printer
-    _catch_signals(printer)
+    _print_unregistered(consecutor)
+    _catch_signals()
     try:
         summary = produce() or consecutor.last
     except RefusedError as error:
@@ -78,7 +55,7 @@ def run_foreground(consecutor: Consecutor, produce: Callable[[], Summary | None]
         return exits.STOPPED
     except ReaderGoneError:
         _say_stopped("nobody reads the output any more", consecutor, quiet=quiet)
-        _forget_stdout()
+        forget_stdout()
         return exits.STOPPED
     except KeyboardInterrupt:
         _say_stopped("interrupted before the end of the input", consecutor, quiet=quiet)
@@ -92,17 +69,44 @@ def run_foreground(consecutor: Consecutor, produce: Callable[[], Summary | None]
     return exits.SOME_FAILED if summary.failed or summary.lost or summary.node_errors else exits.OK
 
 
-def _catch_signals(printer: Printer) -> None:
+def _print_unregistered(consecutor: Consecutor) -> None:
+    if not consecutor.outputs and consecutor.other_output is None:
+        consecutor.other_output = Printer()
+
+
+def _catch_signals() -> None:
     """Whoever ends us with TERM, a time limit say, wants what Ctrl-C does."""
 
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        raise ReaderGoneError("nobody reads the output") if printer.reader_gone else KeyboardInterrupt
+        raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
 
 
-def _forget_stdout() -> None:
+@contextmanager
+def as_filter(consecutor: Consecutor) -> Iterator[None]:
+    """Run a consecutor in a pipe; end the program when nobody reads what it prints any more.
+
+    Args:
+        consecutor: what runs; without outputs of its own, everything that is written is printed.
+
+    Raises:
+        SystemExit: nobody does; what is open stays in the log.
+    """
+    _print_unregistered(consecutor)
+    try:
+        yield
+        sys.stdout.flush()
+    except (ReaderGoneError, BrokenPipeError) as error:
+        if isinstance(error, BrokenPipeError) and not stdout_is_unread():
+            raise
+        print("consecutiond: nobody reads the output any more; what is open stays in the log", file=sys.stderr)
+        forget_stdout()
+        raise SystemExit(exits.STOPPED) from None
+
+
+def forget_stdout() -> None:
     """Let the interpreter, at its end, flush what is left to where nobody complains."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())

@@ -1,18 +1,19 @@
 """Lines of files as input."""
 
 import io
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import typer
-
-from consecutiond.cli import exits
+from consecutiond.inputs.errors import InputError
 from consecutiond.inputs.raw import Wait, open_raw
 
 
 def check(names: Sequence[str]) -> None:
-    """Exit with every file that cannot be read, before anything is started."""
+    """Look at every file before anything is started.
+
+    Raises:
+        InputError: some cannot be read; the text has all of them.
+    """
     bad = []
     for name in names:
         if name == "-" or Path(name).is_fifo():
@@ -24,8 +25,7 @@ def check(names: Sequence[str]) -> None:
         except OSError as error:
             bad.append(f"{name}: {error.strerror}")
     if bad:
-        print("consecutiond: error: cannot read the input\n  " + "\n  ".join(bad), file=sys.stderr)
-        raise typer.Exit(exits.USAGE)
+        raise InputError("cannot read the input\n  " + "\n  ".join(bad))
 
 
 def lines(names: Sequence[str], wait: Wait) -> Iterator[str]:

@@ -1,13 +1,18 @@
 """The end of the graph: the node that appends what was written to the registered containers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from consecutiond_nodes.node import Node
 
 
 class Container(Protocol):
-    """Anything with ``append``; one that also has ``flush`` is flushed before what it got counts as done."""
+    """Anything with ``append``.
+
+    One that also has ``push_many(values)`` gets the values of a batch in one call, and may make them safe together. One
+    that has ``flush`` is flushed before what it got counts as done. A list's ``extend`` is no such method: a class that
+    overrides ``append`` alone would not see the values.
+    """
 
     def append(self, value: Any, /) -> object:
         """Take one value."""
@@ -23,6 +28,12 @@ class OutputNode(Node):
 
     def __init__(self, containers: Mapping[str, Container], other: Container | None = None) -> None:
         super().__init__("output")
+        #: what takes several values at once, by the name of the output
+        self.takers: dict[str, Callable[[Sequence[Any]], object]] = {
+            name: taker
+            for name, container in containers.items()
+            if callable(taker := getattr(container, "push_many", None))
+        }
         self._appends = {name: container.append for name, container in containers.items()}
         self._flushes = [
             flush

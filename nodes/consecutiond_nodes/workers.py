@@ -3,6 +3,7 @@
 import inspect
 
 from consecutiond_nodes.node import Node
+from consecutiond_nodes.outputs import OutputNode
 from consecutiond_nodes.worker import Worker
 
 
@@ -14,6 +15,10 @@ def worker_class(node: Node) -> type[Worker]:
 
     """
     # Imported when needed: most nodes take plain values.
+    if isinstance(node, OutputNode):
+        from consecutiond_nodes.outputworker import OutputWorker
+
+        return OutputWorker
     if inspect.iscoroutinefunction(node.process):
         from consecutiond_nodes.asyncworker import AsyncWorker
 

@@ -23,7 +23,7 @@ def acker(tmp_path: Path) -> Iterator[FakeAcker]:
 def logs(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str, Any]]]:
     """Return what was logged, in any thread."""
     stream = io.StringIO()
-    monkeypatch.setattr("consecutiond.logs._sink.stream", stream)
+    monkeypatch.setattr("consecutiond.logs._sink.streams", [stream])
     return lambda: [msgspec.json.decode(line) for line in stream.getvalue().splitlines()]
 
 
