@@ -4,7 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: run test lint bench chaos clean
+# What tests need beside Python's packages; without it the tests of the stores kyoto and redis are skipped.
+NEED    = $(if $(shell command -v redis-server),,redis-server) $(if $(wildcard /usr/lib/*/libkyotocabinet.so.16),,python3-kyotocabinet)
+
+.PHONY: run test lint bench chaos clean servers
 .DEFAULT_GOAL := run
 
 $(READY): pyproject.toml
@@ -16,7 +19,17 @@ $(READY): pyproject.toml
 run: $(READY)  ## the census of the standard library's source code, with a worker killed on the way
 	$(BIN)/python docs/examples/census.py
 
-test: $(READY)  ## every test, the short chaos tests included
+# RUNLEVEL: Debian would start a server of its own.
+servers:
+ifneq ($(strip $(NEED)),)
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(NEED) >/dev/null; \
+	else \
+	    echo "make: some tests are skipped; for all of them: sudo RUNLEVEL=1 apt-get install $(strip $(NEED))" >&2; \
+	fi
+endif
+
+test: $(READY) servers  ## every test, the short chaos tests included
 	$(BIN)/python -m pytest -m 'not long'
 
 lint: $(READY)  ## ruff, mypy --strict, and the import contract

@@ -25,12 +25,21 @@ from consecutiond.acker.stores.base import (
     Totals,
     Where,
 )
+from tests import needs
+from tests.redis_server import shared
 
 URLS: dict[str, Callable[[Path], str]] = {
     "memory": lambda directory: "memory://",
     "sqlite": lambda directory: f"sqlite:///{directory}/store.sqlite",
+    "kyoto": lambda directory: kyoto_url(directory),
+    "redis": lambda directory: shared().url(str(directory).replace("/", "_")),
 }
-PERSISTENT = {"sqlite"}
+PERSISTENT = {"sqlite", "kyoto", "redis"}
+
+
+def kyoto_url(directory: Path) -> str:
+    needs.kyoto()
+    return f"kyoto:///{directory}/store.kyoto"
 
 
 @pytest.fixture(params=URLS)
@@ -260,7 +269,7 @@ def test_the_sentence_on_the_guarantee_differs_where_the_guarantee_does(kind: st
         assert "lost" in said[0][1]
 
 
-@pytest.mark.parametrize("url", ["redis://localhost", "store.sqlite", "", "memory://x", "sqlite:/x", "SQLITE:////x"])
+@pytest.mark.parametrize("url", ["redi://localhost", "store.sqlite", "", "memory://x", "sqlite:/x", "SQLITE:////x"])
 def test_an_unknown_url_is_refused_with_the_known_ones(url: str) -> None:
     with pytest.raises(StoreError, match=r"memory://, sqlite:///relative/path and sqlite:////absolute/path"):
         open_store(url, "durable")
@@ -588,3 +597,5 @@ def machine(kind: str) -> Any:
 
 TestMemoryAgreesWithAModel = machine("memory")
 TestSqliteAgreesWithAModel = machine("sqlite")
+TestKyotoAgreesWithAModel = machine("kyoto")
+TestRedisAgreesWithAModel = machine("redis")

@@ -2,21 +2,30 @@
 
 from pathlib import Path
 
-from consecutiond.acker.stores.base import Durability, ReadableStore, Store, StoreError, Totals
+from consecutiond.acker.stores.base import Durability, NoStoreError, ReadableStore, Store, StoreError, Totals
 from consecutiond.acker.stores.memory import MemoryStore
 from consecutiond.acker.stores.sqlite import SqliteReader, SqliteStore
+from consecutiond.acker.stores.urls import REDIS, masked, scheme
 
-__all__ = ["Durability", "ReadableStore", "Store", "StoreError", "Totals", "guarantee", "open_store", "read_only"]
+__all__ = [
+    "Durability", "NoStoreError", "ReadableStore", "Store", "StoreError", "Totals", "guarantee", "open_store",
+    "read_only",
+]  # fmt: skip
 
-_KNOWN = "memory://, sqlite:///relative/path and sqlite:////absolute/path"
+_FILES = {"sqlite": "an SQLite store", "kyoto": "a Kyoto Cabinet store"}
+_KNOWN = (
+    "memory://, sqlite:///relative/path and sqlite:////absolute/path, kyoto:///relative/path and "
+    "kyoto:////absolute/path, redis://host:port/db, rediss://host:port/db and unix:///path/of/socket"
+)
 
 
 def open_store(url: str, durability: Durability) -> Store:
     """Open the store that a URL names, created if need be.
 
     Args:
-        url: ``memory://``, ``sqlite:///relative/path`` or ``sqlite:////absolute/path``; the path is taken as
-            it stands, nothing in it is escaped.
+        url: ``memory://``; ``sqlite:///relative/path`` or ``sqlite:////absolute/path``, and likewise ``kyoto://``,
+            where the path is taken as it stands, nothing in it is escaped; or ``redis://host:port/db?prefix=NAME``,
+            ``rediss://`` likewise, ``unix:///path/of/socket?prefix=NAME``.
         durability: "durable" (a commit that returned survives a power cut) or "fast" (it survives any kill).
 
     Returns:
@@ -45,35 +54,69 @@ def guarantee(url: str, durability: Durability) -> str:
     return _store(url, durability).describe()
 
 
-def _store(url: str, durability: Durability) -> Store:
-    if durability not in ("durable", "fast"):
-        raise StoreError(f"durability {durability!r} is unknown: it is 'durable' or 'fast'.")
-    if url == "memory://":
-        return MemoryStore()
-    scheme, _, path = url.partition("://")
-    if scheme != "sqlite":
-        raise StoreError(f"no store is known for {url!r}. Known are {_KNOWN}.")
-    if not path.startswith("/") or path in ("/", "/:memory:"):
-        raise StoreError(
-            f"{url!r} names no file: an SQLite store is sqlite:///relative/path or sqlite:////absolute/path "
-            "(count the slashes); a store that keeps nothing is memory://."
-        )
-    return SqliteStore(path[1:], durability)
+def read_only(url: str | Path) -> ReadableStore:
+    """Open a store to look into it and change nothing, also after its acker was killed.
 
-
-def read_only(path: str | Path) -> ReadableStore:
-    """Open an SQLite store to look into it, also while an acker writes to it or after it was killed.
+    While an acker writes to it this works for SQLite and Redis, but not for Kyoto Cabinet.
 
     Args:
-        path: of the file.
+        url: as for `open_store`; a path is one of an SQLite file.
 
     Returns:
         The store, open; close it after use.
 
     Raises:
-        StoreError: there is no store at the path, or it cannot be read.
+        NoStoreError: there is no store yet.
+        StoreError: the URL names no store that can be read from another process, or it cannot be read.
 
     """
-    reader = SqliteReader(path)
+    reader = _reader(f"sqlite:///{url.absolute()}" if isinstance(url, Path) else url)
     reader.open()
     return reader
+
+
+def _store(url: str, durability: Durability) -> Store:
+    if durability not in ("durable", "fast"):
+        raise StoreError(f"durability {durability!r} is unknown: it is 'durable' or 'fast'.")
+    if url == "memory://":
+        return MemoryStore()
+    if scheme(url) in REDIS:
+        # Only those who use it pay for the import.
+        from consecutiond.acker.stores.redis import RedisStore
+
+        return RedisStore(url, durability)
+    path = _path(url)
+    if scheme(url) == "kyoto":
+        from consecutiond.acker.stores.kyoto import KyotoStore
+
+        return KyotoStore(path, durability)
+    return SqliteStore(path, durability)
+
+
+def _reader(url: str) -> ReadableStore:
+    if url == "memory://":
+        raise NoStoreError(
+            "a store in memory is its acker's alone, and gone with it: only `consecutiond status` sees it."
+        )
+    if scheme(url) in REDIS:
+        from consecutiond.acker.stores.redisreader import RedisReader
+
+        return RedisReader(url)
+    path = _path(url)
+    if scheme(url) == "kyoto":
+        from consecutiond.acker.stores.kyoto import KyotoReader
+
+        return KyotoReader(path)
+    return SqliteReader(path)
+
+
+def _path(url: str) -> str:
+    kind, _, path = url.partition("://")
+    if kind not in _FILES:
+        raise StoreError(f"no store is known for {masked(url)!r}. Known are {_KNOWN}.")
+    if not path.startswith("/") or path in ("/", "/:memory:"):
+        raise StoreError(
+            f"{url!r} names no file: {_FILES[kind]} is {kind}:///relative/path or {kind}:////absolute/path "
+            "(count the slashes); a store that keeps nothing is memory://."
+        )
+    return path[1:]

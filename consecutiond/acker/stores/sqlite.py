@@ -17,6 +17,7 @@ from consecutiond.acker.stores.base import (
     Durability,
     Failed,
     Group,
+    NoStoreError,
     OpenChunk,
     StoreError,
     Totals,
@@ -69,7 +70,7 @@ class SqliteReader:
             return
         with self._explained("opened"):
             if not self._path.exists():
-                raise StoreError(f"there is no store at {self._path}: nothing was ever started with it.")
+                raise NoStoreError(f"there is no store at {self._path}: nothing was ever started with it.")
             connection = self._connect("ro")
             try:
                 self._prepare(connection)
