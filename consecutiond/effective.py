@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from consecutiond.config import ConfigError, Settings
 from consecutiond.configfile import ConfigFile, ConfigFileError
 from consecutiond.options import flag, variable
+from consecutiond.storeurls import masked
 
 #: names the configuration file when the command line does not
 CONFIG_VARIABLE = f"{Settings.model_config.get('env_prefix', '')}CONFIG"
@@ -91,7 +92,7 @@ class _Layer:
         for name, message in self._found():
             by_name.setdefault(name, []).append(message)
         for name, messages in by_name.items():
-            given = f" (given: {self.values[name]!r})" if name in Settings.model_fields else ""
+            given = f" (given: {unsecret(self.values[name])!r})" if name in Settings.model_fields else ""
             # Each member of a union has a fault of its own.
             yield f"{self.prefix(name)}: {' or '.join(dict.fromkeys(messages))}{given}"
 
@@ -139,6 +140,11 @@ class _File(_Layer):
 
     def prefix(self, name: str) -> str:
         return f"{self.place(name)}: {name}"
+
+
+def unsecret(value: Any) -> Any:
+    """Return the value of an option as it may be shown: a URL without its password."""
+    return masked(value) if isinstance(value, str) else value
 
 
 def resolve(

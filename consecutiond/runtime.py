@@ -16,6 +16,7 @@ from consecutiond.eviction import Eviction
 from consecutiond.plan import Places, Plan, make_plan
 from consecutiond.remote import open_to_others
 from consecutiond.rundir import RunDir, RunDirError
+from consecutiond.storeurls import resolved
 from consecutiond.supervision.root import spawn_root
 from consecutiond.supervision.states import RootOptions
 from consecutiond.supervision.supervisord import render
@@ -88,6 +89,9 @@ class Runtime:
             input_uri=self._input_uri,
         )  # fmt: skip
         open_to_others(self.plan, Path(places.keys), Path(places.connection))
+        # The URL of the store may have a password in it.
+        self.dir.plan.touch(0o600)
+        self.dir.plan.chmod(0o600)
         self.dir.plan.write_bytes(self.plan.to_json())
         self._write_root_configuration()
 
@@ -116,12 +120,10 @@ class Runtime:
         return self._logged() if self.settings.tracking else {}
 
     def _logged(self) -> dict[str, int]:
-        if self.settings.store != "sqlite" or not self.dir.store.exists():
-            return {}
         try:
-            store = read_only(self.dir.store)
+            store = read_only(self._store_url())
         except StoreError:
-            # It is the acker's to report.
+            # There is none yet, or it is the acker's to report.
             return {}
         try:
             totals = store.totals()
@@ -149,7 +151,7 @@ class Runtime:
         self.dir.conf.write_text(render(self.plan.programs, self.dir, RootOptions(directory=os.getcwd())))
 
     def _store_url(self) -> str:
-        return f"sqlite:///{self.dir.store}" if self.settings.store == "sqlite" else self.settings.store
+        return resolved(self.settings.store, self.dir.path, self.dir.id)
 
     def spawn(self, *, die_with_parent: bool) -> None:
         """Start the root, which starts everything else."""

@@ -6,12 +6,13 @@ from typing import Any
 
 import msgspec
 
-from consecutiond.effective import Effective
+from consecutiond.effective import Effective, unsecret
 
 
 def print_config(effective: Effective, *, as_json: bool) -> None:
     """Print a table on a terminal; otherwise TOML that can be used as a configuration file, or JSON."""
-    values: Mapping[str, Any] = effective.settings.model_dump(mode="json")
+    dumped = effective.settings.model_dump(mode="json")
+    values: Mapping[str, Any] = {name: unsecret(value) for name, value in dumped.items()}
     if as_json:
         print(_json(effective, values))
     elif sys.stdout.isatty():

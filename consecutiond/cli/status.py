@@ -5,11 +5,12 @@ from typing import Any
 
 import msgspec
 
-from consecutiond.acker.stores import StoreError, read_only
+from consecutiond.acker.stores import NoStoreError, StoreError, read_only
 from consecutiond.cli import exits
 from consecutiond.control import ControlError, ask
 from consecutiond.effective import Given, resolve
-from consecutiond.rundir import RunDir
+from consecutiond.operator import read_plan
+from consecutiond.rundir import RunDir, RunDirError
 
 #: seconds to wait for a heart
 _TIMEOUT_S = 5.0
@@ -45,17 +46,18 @@ def _state(directory: RunDir) -> dict[str, Any]:
 
 def _from_store(directory: RunDir) -> dict[str, Any]:
     """Read what the log of a stopped consecutor holds."""
-    if not directory.store.exists():
+    try:
+        acker = read_plan(directory).get("acker", {})
+        store = read_only(acker.get("store", f"sqlite:///{directory.store}"))
+        try:
+            totals = store.totals()
+        finally:
+            store.close()
+    except NoStoreError:
         return {}
-    try:
-        store = read_only(directory.store)
-    except StoreError as error:
+    except (StoreError, RunDirError) as error:
         return {"error": str(error)}
-    try:
-        totals = store.totals()
-        return {name: getattr(totals, name) for name in ("accepted", "completed", "failed", "open", "waiting")}
-    finally:
-        store.close()
+    return {name: getattr(totals, name) for name in ("accepted", "completed", "failed", "open", "waiting")}
 
 
 def _print(name: str, state: dict[str, Any]) -> None:

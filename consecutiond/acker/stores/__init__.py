@@ -5,7 +5,7 @@ from pathlib import Path
 from consecutiond.acker.stores.base import Durability, NoStoreError, ReadableStore, Store, StoreError, Totals
 from consecutiond.acker.stores.memory import MemoryStore
 from consecutiond.acker.stores.sqlite import SqliteReader, SqliteStore
-from consecutiond.acker.stores.urls import REDIS, masked, scheme
+from consecutiond.storeurls import REDIS, masked, scheme
 
 __all__ = [
     "Durability", "NoStoreError", "ReadableStore", "Store", "StoreError", "Totals", "guarantee", "open_store",

@@ -57,6 +57,8 @@ class RedisStore(RedisReader):
 
     def describe(self) -> str:
         """Say in one sentence what the store guarantees as the server is set."""
+        if not self.server.version:
+            return f"{self.name}: what a receipt is worth depends on the server, which was not asked."
         # Settings that stop new work from being safe may be mended while the acker runs; so nothing is refused.
         text = f"{self.name} ({self.server.version}): {self.server.promise(durable=self._wants_disk)}"
         if self._wants_disk:

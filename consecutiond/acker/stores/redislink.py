@@ -8,7 +8,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from consecutiond.acker.stores.base import StoreError
-from consecutiond.acker.stores.urls import masked
+from consecutiond.storeurls import masked
 
 #: seconds to wait for a connection, and for an answer; a disk that is slow to synchronise needs a few; 1 to 60.
 #: Both can be set in the URL, as ``?socket_timeout=30``

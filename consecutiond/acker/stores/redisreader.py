@@ -24,7 +24,7 @@ from consecutiond.acker.stores.keyed import Counters, Key
 from consecutiond.acker.stores.keyedreader import KeyedReader, Page
 from consecutiond.acker.stores.redislink import Command, Link
 from consecutiond.acker.stores.redisserver import Server, inspect
-from consecutiond.acker.stores.urls import redis_parts
+from consecutiond.storeurls import redis_parts
 
 #: raised by every change of the keys or rows; another one is refused, never guessed at
 SCHEMA_VERSION: Final = 1
