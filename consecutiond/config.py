@@ -40,7 +40,9 @@ class Settings(BaseSettings):
         "fails or is in a part that dies is counted and gone; faster",
     )
     store: str = Field(
-        "sqlite", description="the input log: `sqlite` (in the directory), `sqlite:////path` or `memory://`"
+        "sqlite",
+        description="the input log: `sqlite` or `kyoto` (files in the directory), `sqlite:////path`, `kyoto:////path`, "
+        "`redis://host:port/db`, `rediss://…`, `unix:///socket` or `memory://`",
     )
     durability: Literal["durable", "fast"] = Field(
         "durable",
