@@ -11,6 +11,7 @@ from consecutiond_broker.cell import DELIVERY, INDEX
 from consecutiond_nodes.errors import OutputError
 from consecutiond_nodes.node import Node
 from consecutiond_nodes.outputs import Container, OutputNode
+from consecutiond_nodes.worker import Interrupted
 from tests.nodes.bench import Bench, benches, node, words
 
 
@@ -130,6 +131,59 @@ class TestOutputNode:
         bench.up.deliver("x")
         bench.settle()
         assert called == []
+
+
+class Bulk(File):
+    """A container that takes the values of a batch together, or none of them."""
+
+    def push_many(self, values: list[Any]) -> None:
+        if "bad" in values:
+            raise ValueError("one of them is bad")
+        self.events.append(values)
+
+
+class TestSeveralAtOnce:
+    def test_a_batch_goes_to_each_container_in_one_call_in_order(self, bench: Bench) -> None:
+        bulk, lines = Bulk(), list[Any]()
+        start(bench, {"bulk": bulk, "lines": lines})
+        bench.up.deliver(["bulk", 1], ["lines", 2], ["bulk", 3], ["bulk", 4], skip=(3,))
+        bench.settle()
+        assert bulk.events == [[1, 3], "flush"]
+        assert lines == [2]
+        assert bench.up.report() == {11: 101, 12: 102, 13: 103}
+
+    def test_a_refusal_fails_only_what_is_refused_alone(self, bench: Bench) -> None:
+        bulk = Bulk()
+        start(bench, {"bulk": bulk})
+        bench.up.deliver(["bulk", 1], ["bulk", "bad"], ["bulk", 3])
+        bench.settle()
+        [fail] = bench.up.fails()
+        assert (fail.roots, fail.error) == (words(12), "ValueError: no room for bad")
+        assert bulk.events == [1, 3, "flush"]
+        assert bench.up.report() == {11: 101, 13: 103}
+
+    def test_a_worker_that_has_to_end_in_the_middle_settles_nothing(self, bench: Bench) -> None:
+        class Ends(Bulk):
+            def push_many(self, values: list[Any]) -> None:
+                raise Interrupted
+
+        start(bench, {"bulk": Ends()})
+        bench.up.deliver(["bulk", 1])
+        bench.until(lambda: not bench.worker._inbox and bench.worker.up[0].jobs)
+        assert bench.up.of(wire.Settle) == []
+
+    def test_extend_is_not_called_since_a_list_that_overrides_append_would_not_see_the_values(
+        self, bench: Bench
+    ) -> None:
+        class Loud(list[Any]):
+            def append(self, value: Any) -> None:
+                super().append(f"{value}!")
+
+        loud = Loud()
+        start(bench, {"lines": loud})
+        bench.up.deliver(["lines", 1], ["lines", 2])
+        bench.settle()
+        assert loud == ["1!", "2!"]
 
 
 class TestWrite:
