@@ -1,11 +1,12 @@
 """What the directory of a consecutor says about it, alive or not: for `ls` and `clean`; no process is asked."""
 
+import re
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from consecutiond.acker.stores import StoreError, Totals, guarantee, read_only
+from consecutiond.acker.stores import NoStoreError, StoreError, Totals, guarantee, read_only
 from consecutiond.rundir import RunDir
 
 #: a live process holds the lock
@@ -15,8 +16,10 @@ DEAD: Final = "dead"
 #: it ended in order; its log and its outputs are there
 FINISHED: Final = "finished"
 
+#: how the URL of an SQLite file begins
+SQLITE: Final = "sqlite:///"
 #: how the URL of a log that is a file begins
-_SQLITE: Final = "sqlite:///"
+_FILES: Final = (SQLITE, "kyoto:///")
 #: how the target of a graph begins that was sent to its workers
 _SHIPPED: Final = "shipped:"
 _UNTRACKED: Final = "Nothing is tracked or recorded: what a process had in hand when it died is lost."
@@ -35,7 +38,7 @@ class Entry(msgspec.Struct, kw_only=True):
     started_at: int = 0
     #: "process" or "thread"; empty when it never came to a plan
     architecture: str = ""
-    #: the URL of its log
+    #: the URL of its log, as it was given; `shown` is what may be seen
     store: str = ""
     #: the counts of its log; None when it cannot be read from here
     accepted: int | None = None
@@ -55,10 +58,9 @@ def look(directory: RunDir) -> Entry:
         entry.started_at = signature.since
         entry.pid = signature.pid if entry.state == RUNNING else 0
     _add_plan(entry, directory)
-    path = log_file(entry.store)
-    if path is not None and not entry.error:
+    if not entry.error and not in_memory(entry.store):
         try:
-            counts = totals_of(path)
+            counts = totals_of(entry.store)
         except StoreError as error:
             entry.error = str(error)
         else:
@@ -67,24 +69,35 @@ def look(directory: RunDir) -> Entry:
     return entry
 
 
+def in_memory(store: str) -> bool:
+    """Return whether a log, by its URL, is in the memory of its acker, and gone with it."""
+    return store.startswith("memory:")
+
+
 def log_file(store: str) -> Path | None:
-    """Return the file that is a log, by its URL; None for one that is no file that can be read here."""
-    return Path(store.removeprefix(_SQLITE)) if store.startswith(_SQLITE) else None
+    """Return the file that is a log, by its URL; None for one that is in memory or on a server."""
+    return next((Path(store.removeprefix(each)) for each in _FILES if store.startswith(each)), None)
 
 
-def totals_of(path: Path) -> Totals:
+def shown(store: str) -> str:
+    """Return the URL of a log without the password that may be in it."""
+    return re.sub(r"://[^/@]*@", "://***@", store)
+
+
+def totals_of(store: str) -> Totals:
     """Return the counts of a log, all zero when it was never made.
 
     Raises:
-        StoreError: it cannot be read.
+        StoreError: it cannot be read from here, or not now.
     """
-    if not path.exists():
-        return Totals(0, 0, 0, 0, 0)
-    store = read_only(path)
     try:
-        return store.totals()
+        reader = read_only(store)
+    except NoStoreError:
+        return Totals(0, 0, 0, 0, 0)
+    try:
+        return reader.totals()
     finally:
-        store.close()
+        reader.close()
 
 
 def _state(directory: RunDir) -> str:
@@ -106,7 +119,7 @@ def _add_plan(entry: Entry, directory: RunDir) -> None:
         entry.guarantee = guarantee(entry.store, acker["durability"]) if tracked else _UNTRACKED
     except FileNotFoundError:
         # It never came that far; what there may be of a log is the default one.
-        entry.store = f"{_SQLITE}{directory.store}"
+        entry.store = f"{SQLITE}{directory.store}"
     except (OSError, KeyError, TypeError, msgspec.DecodeError, StoreError) as error:
-        entry.store = entry.store or f"{_SQLITE}{directory.store}"
+        entry.store = entry.store or f"{SQLITE}{directory.store}"
         entry.error = f"{directory.plan} cannot be read: {error}"

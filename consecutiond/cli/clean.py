@@ -11,7 +11,7 @@ from consecutiond.acker.stores import StoreError
 from consecutiond.cli import exits
 from consecutiond.effective import Given, resolve
 from consecutiond.eviction import Eviction, Found
-from consecutiond.inventory import RUNNING, Entry, log_file, look, totals_of
+from consecutiond.inventory import RUNNING, SQLITE, Entry, in_memory, log_file, look, shown, totals_of
 from consecutiond.rundir import RunDir, RunDirError
 
 #: seconds to wait for a heart
@@ -124,8 +124,8 @@ def _loss(directory: RunDir, entry: Entry) -> Loss:
     loss = _logged(directory, entry)
     if entry.state != RUNNING:
         return loss
-    if log_file(entry.store) is None:
-        _add_unlogged(loss, directory)
+    if in_memory(entry.store):
+        _ask(loss, directory)
     if entry.architecture == "thread":
         loss.reasons.append(f"the script that runs it in threads (pid {entry.pid})")
     return loss
@@ -134,23 +134,26 @@ def _loss(directory: RunDir, entry: Entry) -> Loss:
 def _logged(directory: RunDir, entry: Entry) -> Loss:
     """Count what the logs hold that are in the directory."""
     loss = Loss()
-    file = log_file(entry.store)
-    for log in dict.fromkeys((directory.store, *([file] if file is not None and _inside(directory, file) else []))):
+    # The default one, too, if an earlier run had that.
+    stores = [f"{SQLITE}{directory.store}", *([entry.store] if _goes(directory, entry.store) else [])]
+    for store in dict.fromkeys(stores):
         try:
-            totals = totals_of(log)
+            totals = totals_of(store)
         except StoreError as error:
-            loss.reasons.append(f"whatever is in {log.name} ({error})")
+            loss.reasons.append(f"whatever is in {log_file(store)} ({error})")
         else:
             loss.open, loss.failed = loss.open + totals.open, loss.failed + totals.failed
     return loss
 
 
-def _inside(directory: RunDir, path: Path) -> bool:
-    return Path(os.path.abspath(path)).is_relative_to(directory.path)
+def _goes(directory: RunDir, store: str) -> bool:
+    """Return whether a log is a file in the directory."""
+    file = log_file(store)
+    return file is not None and Path(os.path.abspath(file)).is_relative_to(directory.path)
 
 
-def _add_unlogged(loss: Loss, directory: RunDir) -> None:
-    """Ask a running one whose log is no file what it holds."""
+def _ask(loss: Loss, directory: RunDir) -> None:
+    """Ask a running one what it has in memory."""
     from consecutiond.control import ControlError, ask
 
     try:
@@ -161,10 +164,9 @@ def _add_unlogged(loss: Loss, directory: RunDir) -> None:
 
 
 def _notes(directory: RunDir, entry: Entry) -> list[str]:
-    file = log_file(entry.store)
-    if file is not None and not _inside(directory, file):
-        return [f"its log is elsewhere and stays: {file}"]
-    return []
+    if in_memory(entry.store) or _goes(directory, entry.store):
+        return []
+    return [f"its log is elsewhere and stays: {shown(entry.store)}"]
 
 
 def _asked(id: str, loss: Loss) -> bool:

@@ -7,7 +7,7 @@ import msgspec
 
 from consecutiond.cli import exits
 from consecutiond.effective import Given, resolve
-from consecutiond.inventory import Entry, look
+from consecutiond.inventory import Entry, look, shown
 from consecutiond.rundir import RunDir
 
 _HEADINGS = (
@@ -22,7 +22,8 @@ def list_consecutors(given: Given, *, as_json: bool) -> int:
     settings = resolve(given=given).settings
     entries = [look(directory) for directory in RunDir.all(settings.dir)]
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode(entries), indent=2).decode())
+        listed = [msgspec.structs.replace(entry, store=shown(entry.store)) for entry in entries]
+        print(msgspec.json.format(msgspec.json.encode(listed), indent=2).decode())
     elif not entries:
         print(f"no consecutor in {settings.dir}")
     else:
