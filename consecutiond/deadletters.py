@@ -1,21 +1,29 @@
 """What operators ask of dead letters, whether an acker has the store open or nobody has: requests and answers."""
 
-from collections.abc import Collection
-from typing import Literal
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec.structs import replace
 
-from consecutiond.acker.stores.base import Audit, Failed, Where
+from consecutiond.acker.stores.base import Audit, Changes, Failed, ReadableStore, Where
+from consecutiond_broker.codec import split
+from consecutiond_broker.errors import CodecError
 
 #: dead letters that one request acts on at the utmost: they are one group commit
-MOST: int = 500
+MOST: Final = 500
+#: the verbs that change something
+CHANGING: Final = frozenset({"replay", "discard", "edit"})
+#: bytes of values in one page that is listed; a page has one dead letter at least
+_MOST_BYTES: Final = 8 << 20
+_BUSY: Final = "somebody else is acting on it just now"
 
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is asked; ``where`` chooses, in pages of ``limit`` behind position ``after``."""
 
-    verb: Literal["groups", "count", "list", "audits", "replay", "discard", "edit"]
+    #: the last three change something; "open" asks which of some positions are open in the log
+    verb: Literal["groups", "count", "list", "audits", "open", "replay", "discard", "edit"]
     where: Where = Where()
     after: int = 0
     limit: int = MOST
@@ -55,7 +63,7 @@ def begin_at(letter: Failed, start: str, edges: Collection[str] | None) -> Faile
     elif not letter.edge:
         return "it is not known on which edge the item came that failed; replay it from its root"
     elif not letter.failed_item:
-        return "the item that failed was too large to be kept; replay it from its root"
+        return "the item that failed was too large to be kept, or its root was edited; replay it from its root"
     elif letter.edge in letter.enters:
         row = letter
     else:
@@ -66,6 +74,115 @@ def begin_at(letter: Failed, start: str, edges: Collection[str] | None) -> Faile
     return row
 
 
-def audit(request: Request, what: str, count: int, now: float) -> Audit:
-    """Return what the audit trail gets."""
-    return Audit(now, request.who, what, count, request.which)
+class Decision(msgspec.Struct):
+    """What a request changes, and what it is answered."""
+
+    outcome: Outcome = Outcome()
+    #: why nothing at all is done; empty where something may be
+    error: str = ""
+    #: what the audit trail calls it
+    what: str = ""
+    #: rows with which dead letters are tried again
+    waiting: list[Failed] = msgspec.field(default_factory=list)
+    discarded: list[int] = msgspec.field(default_factory=list)
+    edited: list[Failed] = msgspec.field(default_factory=list)
+
+    @property
+    def positions(self) -> list[int]:
+        """The positions of the dead letters that are taken away or changed."""
+        return [*(row.position for row in (*self.waiting, *self.edited)), *self.discarded]
+
+    def changes(self, request: Request, now: float) -> Changes:
+        """Return what a store has to commit, where no acker does that."""
+        rows = [first_attempt(row, now) for row in self.waiting]
+        revived = [*(row.position for row in rows), *self.discarded]
+        return Changes(waiting=rows, dead=self.edited, revived=revived, audits=[self.audit(request, now)])
+
+    def audit(self, request: Request, now: float) -> Audit:
+        """Return what the audit trail gets."""
+        return Audit(now, request.who, self.what, len(self.positions), request.which)
+
+
+def first_attempt(row: Failed, now: float) -> Failed:
+    """Return a row that is due now and has all its attempts before it."""
+    return replace(row, attempts=0, due=now)
+
+
+def decide(
+    request: Request, letters: Sequence[Failed], edges: Collection[str] | None, busy: Collection[int]
+) -> Decision:
+    """Say what a request to replay, discard or edit does to the dead letters that it has chosen.
+
+    Args:
+        request: one that changes something.
+        letters: what it has chosen.
+        edges: those of the graph; None when nobody knows them now.
+        busy: positions on which another request is acting.
+    """
+    if request.verb == "edit":
+        return _edit(request, letters, busy)
+    left = [(letter.position, _BUSY) for letter in letters if letter.position in busy]
+    free = [letter for letter in letters if letter.position not in busy]
+    decision = Decision(what="discard")
+    if request.verb == "discard":
+        decision.discarded = [letter.position for letter in free]
+    else:
+        decision.what = f"replay from {request.start}"
+        rows = [(letter.position, begin_at(letter, request.start, edges)) for letter in free]
+        decision.waiting = [row for _, row in rows if not isinstance(row, str)]
+        left += [(position, row) for position, row in rows if isinstance(row, str)]
+    last = letters[-1].position if letters else 0
+    decision.outcome = Outcome(len(decision.positions), last, sorted(left))
+    return decision
+
+
+def _edit(request: Request, letters: Sequence[Failed], busy: Collection[int]) -> Decision:
+    problem = _bad_value(request.value)
+    if problem or len(letters) != 1:
+        return Decision(error=problem or f"exactly one dead letter can be edited at a time, not {len(letters)}")
+    [letter] = letters
+    if letter.position in busy:
+        return Decision(error=_BUSY)
+    edited = replace(letter, body=request.value, item=b"", start_edge="", start_item=b"")
+    return Decision(Outcome(1, letter.position), what="edit", edited=[edited])
+
+
+def _bad_value(value: bytes) -> str:
+    try:
+        count = len(split(value))
+    except CodecError as error:
+        return str(error)
+    return "" if count == 1 else f"the new value of a root is one value, not {count}"
+
+
+def read(request: Request, store: ReadableStore) -> Any:
+    """Answer a request that changes nothing.
+
+    Returns:
+        Of "groups" the groups, of "count" a number, of "list" dead letters, of "audits" entries, of "open" positions.
+    """
+    limit = min(max(1, request.limit), MOST)
+    if request.verb == "groups":
+        return store.groups(request.where)
+    if request.verb == "count":
+        return store.count_dead(request.where)
+    if request.verb == "audits":
+        return store.audits(request.after, limit)
+    if request.verb == "open":
+        return [position for position in request.where.positions if _is_open(store, position)]
+    return list(_page(store.dead_letters(request.after, limit, request.where)))
+
+
+def _is_open(store: ReadableStore, position: int) -> bool:
+    rows = store.waiting(position - 1, 1)
+    return bool(rows) and rows[0].position == position
+
+
+def _page(letters: Sequence[Failed]) -> Iterator[Failed]:
+    """Cut a page that is too large for one message; who pages goes on behind its last one."""
+    left = _MOST_BYTES
+    for letter in letters:
+        yield letter
+        left -= len(letter.body) + len(letter.item) + len(letter.start_item)
+        if left < 0:
+            return

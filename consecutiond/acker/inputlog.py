@@ -19,6 +19,7 @@ from consecutiond.acker.groups import Groups
 from consecutiond.acker.lanes import Entry, Indices, Lane, Ready
 from consecutiond.acker.ledger import Closed
 from consecutiond.acker.stores.base import Append, Audit, Changes, Chunk, Failed, Origin, Totals
+from consecutiond.deadletters import first_attempt
 from consecutiond_broker import codec, wire
 from consecutiond_broker.clock import Clock
 
@@ -248,7 +249,7 @@ class InputLog:
 
     def revive(self, letters: Sequence[Failed], audit: Audit, then: Callable[[], None]) -> None:
         """Have dead letters tried again, from the first attempt on; `then` is called when that is recorded."""
-        rows = [replace(letter, attempts=0, due=self._clock.wall()) for letter in letters]
+        rows = [first_attempt(letter, self._clock.wall()) for letter in letters]
         self._limbo += len(rows)
         self._changes.waiting += rows
         self._changes.revived += [row.position for row in rows]
