@@ -1,6 +1,7 @@
 """One consecutor as threads of the calling process: the same parts, over inproc sockets, without supervisord."""
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from copy import deepcopy
@@ -30,6 +31,8 @@ log = get_logger("threads")
 
 #: sockets that stay Unix sockets, so that `consecutiond status`, `stop` and `push` reach the consecutor
 _REACHABLE: Final = frozenset({"acker", "control"})
+#: seconds for what parts have in hand when everything stops; as much as processes have between TERM and KILL
+_STUCK_S: Final = 10.0
 
 
 class ThreadRuntime(Runtime):
@@ -165,7 +168,8 @@ class ThreadRuntime(Runtime):
         for group in (self._workers, *([part] for part in self._others)):
             for part in group:
                 part.call()
-            stuck += [part.name for part in group if not part.join(self.settings.stop_timeout_s)]
+            until = time.monotonic() + _STUCK_S
+            stuck += [part.name for part in group if not part.join(max(0.0, until - time.monotonic()))]
         if stuck:
             log.warning("threads.stuck", parts=stuck, reason="a node does not return; a thread cannot be killed")
         self._log.close()

@@ -177,25 +177,31 @@ def status(
 @app.command(
     short_help="Drain a consecutor and stop it.",
     epilog=_epilog(
-        "consecutiond stop flow",
+        "consecutiond stop flow\nconsecutiond stop flow --timeout 5",
         exits.OK,
         exits.USAGE,
         exits.NOT_RUNNING,
     ),
 )
-@with_options("dir", "stop_timeout_s")
+@with_options("dir")
 def stop(
     given: Given,
     id: Id,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=9_999_999.0, metavar="SECONDS", help="How long it may take; default: its stop_timeout_s."
+        ),
+    ] = None,
 ) -> None:
     """Stop a consecutor: take no more input, finish what is open, end every node in order, then every process.
 
-    Roots that wait for a retry stay in the log for the next start. After stop_timeout_s the processes are killed;
-    whatever is open then stays in the log, too.
+    Roots that wait for a retry stay in the log for the next start. After the timeout the processes are killed, the
+    bottom of the graph last; whatever is open then stays in the log, too.
     """
     from consecutiond.cli.stop import stop_consecutor
 
-    raise typer.Exit(stop_consecutor(check_id(id), given))
+    raise typer.Exit(stop_consecutor(check_id(id), given, timeout))
 
 
 @app.command(
