@@ -40,6 +40,8 @@ lint: $(READY)  ## ruff, mypy --strict, and the import contract
 
 bench: $(READY)  ## throughput and memory, printed as ratios
 	$(BIN)/python tests/benchmarks/line.py
+	$(BIN)/python tests/benchmarks/inputs.py
+	$(BIN)/python tests/benchmarks/fanout.py
 
 chaos: $(READY)  ## the long chaos runs
 	$(BIN)/python -m pytest -m chaos --timeout 3600

@@ -23,7 +23,7 @@ class Job:
 
     __slots__ = (
         "_raw", "_told", "accepted_ms", "acker_epoch", "attempt", "body", "count", "covered", "edge", "failed", "fails",
-        "finished", "held", "ids", "lost", "members", "offsets", "ordinals", "parked", "path", "reported", "roots",
+        "finished", "held", "ids", "lost", "offsets", "ordinals", "parked", "path", "reported", "roots",
         "seq", "skip", "slot", "stale", "untracked", "waiting", "xors",
     )  # fmt: skip
 
@@ -65,8 +65,15 @@ class Job:
         self.lost = ""
         #: the upstream broker died: nobody waits for the settlement
         self.stale = False
-        #: the jobs whose settlement waits for an output of this one
-        self.members: tuple[Job, ...] = (self,)
+
+    @property
+    def members(self) -> tuple["Job", ...]:
+        """The jobs whose settlement waits for an output of this one.
+
+        Not kept in the job: a cycle through itself would keep its arrays until the collector finds them, which is long
+        after a fan-out of a million items is over.
+        """
+        return (self,)
 
     def entry(self, position: int) -> int:
         """Return the first entry of an item."""
@@ -182,15 +189,19 @@ class Job:
 class Errand:
     """Untracked values that were pushed outside of `process`; it has the face of a `Job` for whoever sends them."""
 
-    __slots__ = ("accepted_ms", "acker_epoch", "attempt", "dead", "lost", "members", "path", "waiting")
+    __slots__ = ("accepted_ms", "acker_epoch", "attempt", "dead", "lost", "path", "waiting")
 
     def __init__(self) -> None:
-        self.members = (self,)
         self.acker_epoch, self.attempt, self.accepted_ms = wire.UNTRACKED, 1, int(1000 * time.time())
         self.path: tuple[str, ...] = ()
         self.dead = False
         #: messages that no broker has accepted yet, and values that went down with one
         self.waiting = self.lost = 0
+
+    @property
+    def members(self) -> tuple["Errand", ...]:
+        """Whoever waits for it to be accepted."""
+        return (self,)
 
     def lose(self, count: int, _why: str) -> None:
         """A broker has died before it accepted ``count`` values."""

@@ -1,6 +1,7 @@
 """Reports: a tree's ids XOR to zero exactly when all of it is consumed, in whatever order the reports come."""
 
 import random
+import sys
 from collections import defaultdict
 from typing import Any
 
@@ -193,3 +194,9 @@ def test_a_broadcast_does_not_cancel_itself() -> None:
     [(_, [one])], [(_, [other])] = left.batches, right.batches
     assert one != other
     assert report(mine)[0] == {11: 4 ^ one ^ other}
+
+
+def test_a_job_is_freed_with_its_last_reference() -> None:
+    """Without a cycle, which only the garbage collector finds: in a large fan-out that is far too late."""
+    one = job([11], [1])
+    assert sys.getrefcount(one) == 2
