@@ -54,6 +54,15 @@ class Settings(BaseSettings):
     max_attempts: int = Field(3, ge=1, description="failures after which a root is kept as failed")
     retry_backoff_s: float = Field(0.1, ge=0, description="seconds before the second attempt; doubled each time")
     retry_backoff_max_s: float = Field(60.0, ge=0, description="seconds between attempts at the utmost")
+    timeout_s: float = Field(0.0, ge=0, description="seconds that one `process` may take before its item fails; 0: any")
+    max_age_s: float = Field(
+        0.0, ge=0, description="seconds after its acceptance in which a root may be tried; 0: any number"
+    )
+    exhausted: Literal["dead-letter", "drop", "stop"] = Field(
+        "dead-letter",
+        description="what becomes of a root that is given up: `dead-letter` keeps it for an operator; `drop` counts "
+        "and forgets it; `stop` keeps it and stops the consecutor",
+    )
     batch_items: int = Field(1024, ge=1, le=4096, description="items in one message at the utmost")
     batch_bytes: int = Field(1 << 20, ge=1024, description="bytes aimed at for one message")
     batch_s: float = Field(0.02, gt=0, description="seconds of work aimed at for one message")

@@ -34,6 +34,8 @@ class HeartOptions(msgspec.Struct, frozen=True, kw_only=True):
     input_part: str = ""
     #: how workers on other machines come in, if there are any; they are among `parts`, and nobody here starts them
     door: DoorOptions | None = None
+    #: workers whose `process` may take only so long: they are killed when they do not come back from it
+    timed_parts: tuple[str, ...] = ()
     start_timeout_s: float
     stop_timeout_s: float
     #: where a stop can be asked for; empty when the calling process listens there itself

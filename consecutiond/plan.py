@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from consecutiond.acker.options import AckerOptions
+from consecutiond.acker.policies import Policies, Policy
 from consecutiond.config import Settings
 from consecutiond.heartoptions import DoorOptions, HeartOptions
 from consecutiond.inputs.options import InputOptions
@@ -158,6 +160,7 @@ class _Planner:
             part=HEART, alive_uri=self.heart_uri, control_uri=self.control_uri, acker_uri=self.acker_uri,
             supervisor_socket=self.places.supervisor_socket, pid_dir=self.places.pid_dir,
             parts=known, local_parts=known if self.settings.architecture == "thread" else local,
+            timed_parts=self._timed_parts(workers),
             start_timeout_s=self.settings.start_timeout_s, stop_timeout_s=self.settings.stop_timeout_s,
             door=self._door(far), input_part=INPUT if inputs else "", kill_uri=self.places.kill_uri,
             kill_tiers=self._kill_tiers(),
@@ -197,11 +200,34 @@ class _Planner:
             part=ACKER, uri=self.acker_uri, store=self.places.store if s.tracking else "memory://",
             durability=s.durability,
             reach=self._reach(), input_edge=self.input_edge, targets=self.edges, nodes=self.workers,
-            max_pending=s.max_pending, max_backlog=s.max_backlog, max_attempts=s.max_attempts,
-            retry_backoff_s=s.retry_backoff_s, retry_backoff_max_s=s.retry_backoff_max_s,
+            max_pending=s.max_pending, max_backlog=s.max_backlog, policies=self._policies(),
             tracking=s.tracking, input_uri="" if s.tracking else self.uris[self.input_edge],
             max_message=2 * s.max_message, listen=self.remote.listen(self.remote.acker), **self.common,
         )  # fmt: skip
+
+    def _policies(self) -> Policies:
+        """Return what becomes of items that fail: the options, and what nodes say over them."""
+        s = self.settings
+        default = Policy(s.max_attempts, s.retry_backoff_s, s.retry_backoff_max_s, s.max_age_s, s.exhausted)
+        fields = Policy.__struct_fields__
+        nodes = {}
+        for name, node in self.graph.nodes.items():
+            said = {field: value for field in fields if (value := getattr(node.failure_policy, field)) is not None}
+            if said:
+                nodes[name] = replace(default, **said)
+        return Policies(default, nodes)
+
+    def _timed_parts(self, workers: list[WorkerOptions]) -> tuple[str, ...]:
+        """Return the workers of this machine that may be killed for an item that takes too long; threads cannot."""
+        if self.settings.architecture == "thread":
+            return ()
+        return tuple(worker.part for worker in workers if worker.timeout_s and worker.pid_dir)
+
+    def _timeout_s(self, node: str) -> float:
+        if node not in self.graph.nodes:
+            return 0.0
+        said = self.graph.nodes[node].failure_policy.timeout_s
+        return self.settings.timeout_s if said is None else said
 
     def _broker(self, name: str) -> BrokerOptions:
         return BrokerOptions(
@@ -241,7 +267,7 @@ class _Planner:
             upstream=tuple(self._end(name) for name in upstream), downstream=downstream, output=output,
             outputs=self.outputs, acker_uri=self.acker_uri, window=s.worker_window, batch_items=s.batch_items,
             batch_s=s.batch_s, batch_bytes=s.batch_bytes, max_message=s.max_message, consecutor=s.id,
-            tracking=s.tracking, **self.common,
+            tracking=s.tracking, timeout_s=self._timeout_s(node), **self.common,
         )  # fmt: skip
 
     def _end(self, name: str) -> EdgeEnd:

@@ -3,15 +3,18 @@
 It is a memory-mapped file, so a write costs some fifty nanoseconds and survives ``kill -9``; the page cache keeps it.
 Layout, unsigned 64-bit words:
 
-    0 magic   1 epoch   2 slots   3 slot   4 delivery   5 index + 1   6 …   outputs of slot 0, slot 1, …
+    0 magic   1 epoch   2 slots   3 slot   4 delivery   5 index + 1   6 since   7 time-out
+    8 …   outputs of slot 0, slot 1, …
 
 ``slot`` is which of the worker's incoming edges the batch in execution came from, ``delivery`` the number of that
-batch, ``index`` the item in execution (0: none). ``outputs[slot]`` is the newest delivery of that edge of which any
-output has left the worker. It is written before the output leaves, so a batch above it can safely be given to another
-worker inside the same trees, and a batch at or below it cannot.
+batch, ``index`` the item in execution (0: none). ``since`` is when its execution began and ``time-out`` how long that
+may take, in nanoseconds of the monotonic clock; both are 0 where nobody wants to know. ``outputs[slot]`` is the newest
+delivery of that edge of which any output has left the worker. It is written before the output leaves, so a batch above
+it can safely be given to another worker inside the same trees, and a batch at or below it cannot.
 """
 
 import mmap
+import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -19,7 +22,9 @@ _MAGIC: Final = 0x6C6C65635F64636F
 SLOT: Final = 3
 DELIVERY: Final = 4
 INDEX: Final = 5
-OUTPUTS: Final = 6
+SINCE: Final = 6
+TIMEOUT: Final = 7
+OUTPUTS: Final = 8
 #: in the place of a position: every item of the delivery may be in execution
 ALL: Final = 1 << 32
 #: in the place of a position: none was, and yet the delivery was in execution
@@ -35,6 +40,8 @@ class Remains(NamedTuple):
     position: int
     #: the newest delivery of which an output has left
     outputs: int
+    #: the item in execution had taken longer than it may
+    timed_out: bool = False
 
 
 class Cell:
@@ -109,4 +116,26 @@ def read_remains(path: Path, epoch: int, slot: int) -> Remains | None:
         delivery=words[DELIVERY] if mine else 0,
         position=words[INDEX] - 1 if mine else -1,
         outputs=words[OUTPUTS + slot],
+        timed_out=mine and _is_overdue(words[SINCE], words[TIMEOUT], time.monotonic_ns()),
     )
+
+
+def is_stuck(path: Path, epoch: int, grace_s: float) -> bool:
+    """Tell whether a living worker has an item in execution for much longer than it may.
+
+    Args:
+        path: its cell file.
+        epoch: its incarnation.
+        grace_s: seconds that are added to the time-out, in which the worker may end the item by itself.
+    """
+    try:
+        words = memoryview(path.read_bytes()).cast("Q")
+    except (OSError, TypeError):
+        return False
+    if len(words) < OUTPUTS or words[0] != _MAGIC or words[1] != epoch or words[INDEX] == 0:
+        return False
+    return _is_overdue(words[SINCE], words[TIMEOUT], time.monotonic_ns() - int(1e9 * grace_s))
+
+
+def _is_overdue(since: int, timeout: int, now: int) -> bool:
+    return since > 0 and timeout > 0 and now - since > timeout

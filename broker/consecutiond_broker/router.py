@@ -263,10 +263,10 @@ class Broker:
                 f"the connection to {name}, on another machine, ended with this batch in its hands",
             )
         for batch, suspect in verdict.failed:
-            self._fail(batch, *why, suspect)
+            self._fail(batch, *why, suspect, timed_out=remains is not None and remains.timed_out)
         for batch, suspect in verdict.redelivered:
             if suspect >= 0:
-                self._fail_suspect(batch, suspect, name)
+                self._fail_suspect(batch, suspect, name, timed_out=remains is not None and remains.timed_out)
         for batch, positions in verdict.lost:
             if positions:
                 self._keep_fail(batch, wire.Fail("worker died", False, batch.roots(positions), "", f"{name} died", ""))
@@ -274,7 +274,7 @@ class Broker:
             counts = len(verdict.failed), len(verdict.redelivered)
             log.warning("worker.lost name=%s failed=%d redelivered=%d", name, *counts)
 
-    def _fail(self, batch: Batch, kind: str, error: str, suspect: int = -1) -> None:
+    def _fail(self, batch: Batch, kind: str, error: str, suspect: int = -1, *, timed_out: bool = False) -> None:
         """Have the acker retry the roots of a batch, uncharged, but for the suspect of a crash."""
         if suspect == ALL:
             suspects = set(range(batch.count)).difference(batch.skip)
@@ -287,17 +287,19 @@ class Broker:
             name = error.partition(" died ")[0]
             kind, error = wire.BETWEEN, f"{name} died with this batch in hand, between two items"
         if suspect >= 0:
-            self._fail_suspect(batch, suspect, error)
+            self._fail_suspect(batch, suspect, error.partition(" died ")[0], timed_out=timed_out)
         roots = batch.roots(set(range(batch.count)).difference((suspect,), batch.skip))
         if roots:
             node = self.options.edge.rpartition("->")[2]
             self._keep_fail(batch, wire.Fail(kind, False, roots, node, error, "", self.options.edge))
 
-    def _fail_suspect(self, batch: Batch, suspect: int, name: str) -> None:
+    def _fail_suspect(self, batch: Batch, suspect: int, name: str, *, timed_out: bool) -> None:
         node = self.options.edge.rpartition("->")[2]
-        error = f"{name} died (killed, crashed or out of memory) with this item in hand"
+        kind, error = "crashed", f"{name} died (killed, crashed or out of memory) with this item in hand"
+        if timed_out:
+            kind, error = wire.TIMED_OUT, f"{name} was killed: this item took longer than timeout_s, and did not return"
         where = self.options.edge, batch.item(suspect), (*batch.born[3], node)
-        self._keep_fail(batch, wire.Fail("crashed", True, batch.roots({suspect}), node, error, "", *where))
+        self._keep_fail(batch, wire.Fail(kind, True, batch.roots({suspect}), node, error, "", *where))
 
     def _keep_fail(self, batch: Batch, fail: wire.Fail) -> None:
         self._keep(batch.acker_epoch, [b"", b"", wire.pack_fails([fail])])

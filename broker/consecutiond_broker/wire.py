@@ -388,6 +388,8 @@ Head = (
 _FRAMES: Final[dict[type[Any], int]] = {Batch: 3, Deliver: 3, Settle: REPORT_FRAMES, Append: 1}
 
 
+#: `Fail.kind` of an item whose `process` took too long
+TIMED_OUT: Final = "timed out"
 #: `Fail.kind` of a death between two items: while the batch was decoded, flushed or sent. Nobody can say whether one of
 #: them is at fault, so it is not charged; but that it happens again and again to the same root is remembered.
 BETWEEN: Final = "died between items"

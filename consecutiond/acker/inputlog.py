@@ -9,7 +9,7 @@ import heapq
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from msgspec.structs import replace
@@ -18,6 +18,7 @@ from consecutiond.acker.committer import Committer
 from consecutiond.acker.groups import Groups
 from consecutiond.acker.lanes import Entry, Indices, Lane, Ready
 from consecutiond.acker.ledger import Closed
+from consecutiond.acker.policies import Policies, Policy
 from consecutiond.acker.stores.base import Append, Audit, Changes, Chunk, Failed, Origin, Totals
 from consecutiond.deadletters import first_attempt
 from consecutiond_broker import codec, wire
@@ -25,23 +26,10 @@ from consecutiond_broker.clock import Clock
 
 #: seconds that completions may wait for a commit of their own; a crash in between only repeats work
 _LINGER_S: Final = 0.05
+#: `Failed.kind` of roots that were too old to be tried (again)
+EXPIRED: Final = "expired"
 #: rows read at a time when the log is opened
 _PAGE: Final = 1000
-
-
-class Retries(NamedTuple):
-    """When a failed root is tried again."""
-
-    max_attempts: int = 3
-    #: seconds before the second attempt; doubled each time
-    backoff_s: float = 0.1
-    #: seconds at the utmost
-    backoff_max_s: float = 60.0
-
-    def delay(self, attempts: int, random_unit: float) -> float:
-        """Return the seconds to wait after `attempts` failures; up to half of it is jitter."""
-        full = min(self.backoff_max_s, self.backoff_s * 2.0 ** min(attempts - 1, 100))
-        return full * (1 - random_unit / 2)
 
 
 class _Open:
@@ -67,12 +55,12 @@ class InputLog:
     Args:
         committer: the store's thread.
         clock: monotonic time decides when a retry is due, so that it may jump; wall time is what is recorded.
-        retries: the policy.
+        policies: how often roots are tried, and when.
         input_entry: the edge at which input enters; roots that enter elsewhere are exempt from the bounds.
     """
 
-    def __init__(self, committer: Committer, clock: Clock, retries: Retries, input_entry: Entry) -> None:
-        self._committer, self._clock, self._retries, self._input = committer, clock, retries, input_entry
+    def __init__(self, committer: Committer, clock: Clock, policies: Policies, input_entry: Entry) -> None:
+        self._committer, self._clock, self._policies, self._input = committer, clock, policies, input_entry
         self._random = random.Random()  # noqa: S311 - jitter, not secrets
         self._open: dict[int, _Open] = {}
         self._rows: dict[int, Failed] = {}
@@ -89,6 +77,8 @@ class InputLog:
         self.failures = Groups()
         self._committing = False
         self._linger_until: float | None = None
+        #: why the consecutor is to stop, because a node's policy says so; empty otherwise
+        self.stop = ""
         store = committer.store
         self.salt: int = store.salt
         self._next_chunk: int = committer.now(store.next_chunk)
@@ -116,7 +106,7 @@ class InputLog:
         while rows := now(partial(store.waiting, after, _PAGE)):
             for failed in rows:
                 # The wall clock may have jumped since it was recorded: no delay is longer than the longest.
-                delay = min(max(0.0, failed.due - wall), self._retries.backoff_max_s)
+                delay = min(max(0.0, failed.due - wall), self._policies.longest_s)
                 self._wait(failed.position, failed.enters, delay)
             after = rows[-1].position
 
@@ -223,27 +213,65 @@ class InputLog:
         self._committer.ask(lambda: store.body(chunk), move)
 
     def _charge(self, row: Failed, fail: wire.Fail) -> None:
+        policy = self._policies.of(fail.node)
         attempts, now = row.attempts + 1, self._clock.wall()
-        delay = self._retries.delay(attempts, self._random.random())
+        delay = policy.delay(attempts, self._random.random())
         row = replace(
             row, attempts=attempts, due=now + delay, node=fail.node, kind=fail.kind, error=fail.error,
             traceback=fail.traceback, failed_at=now, edge=fail.edge, item=fail.item if fail.item != row.value else b"",
             path=fail.path,
         )  # fmt: skip
+        over = attempts >= policy.max_attempts
+        if not over and policy.too_old(now + delay - row.accepted_at):
+            over, error = True, f"its next attempt would come after max_age_s = {policy.max_age_s:g}; {row.error}"
+            row = replace(row, kind=EXPIRED, error=error)
+        if over:
+            self._give_up(row, policy)
+            return
+        # The attempt is recorded before the item goes out again, or a crash could repeat for ever.
+        self._changes.waiting.append(row)
         self._urgent = True
-        if attempts >= self._retries.max_attempts:
-            self._changes.dead.append(row)
-            self.failures.add(row.node, row.kind, row.error, row.traceback)
-        else:
-            # The attempt is recorded before the item goes out again, or a crash could repeat for ever.
-            self._changes.waiting.append(row)
 
         def recorded() -> None:
             self._limbo -= 1
-            if attempts < self._retries.max_attempts:
-                self._wait(row.position, row.enters, delay)
+            self._wait(row.position, row.enters, delay)
 
         self._after.append(recorded)
+
+    def _give_up(self, row: Failed, policy: Policy) -> None:
+        """A root in limbo is tried no more."""
+        self.failures.add(row.node, row.kind, row.error, row.traceback)
+        if policy.exhausted == "drop":
+            self._changes.dropped += 1
+            self._changes.recovered.append(row.position)
+        else:
+            self._changes.dead.append(row)
+        if policy.exhausted == "stop":
+            self.stop = f"an item failed for good in node {row.node or '(none)'}, whose policy is to stop: {row.error}"
+        self._urgent = True
+
+        def recorded() -> None:
+            self._limbo -= 1
+
+        self._after.append(recorded)
+
+    def _expire(self, ready: Ready) -> None:
+        """Roots are too old to be tried: give them up."""
+        policy, now = self._policies.default, self._clock.wall()
+        error = f"it was not tried within max_age_s = {policy.max_age_s:g} of its acceptance"
+        positions = ready.positions.tolist()
+        self._limbo += len(positions)
+        if ready.chunk:
+            chunk = self._open[ready.chunk].chunk
+            rows = [
+                Failed(position, 0, chunk.entry, codec.join([value]), 0.0, "", "", "", "", 0.0, chunk.accepted_at)
+                for position, value in zip(positions, codec.split(ready.body), strict=True)
+            ]
+            self._mark(ready.chunk, (ready.positions - np.uint64(chunk.first)).astype(np.intp))
+        else:
+            rows = [self._rows.pop(position) for position in positions]
+        for row in rows:
+            self._give_up(replace(row, due=now, kind=EXPIRED, error=error, failed_at=now), policy)
 
     # --- operators -------------------------------------------------------------------------------------------
 
@@ -316,11 +344,14 @@ class InputLog:
 
         self._committer.ask(lambda: store.waiting(position - 1, 1), loaded)
 
-    def take(self, lane: Lane) -> Ready:
-        """Return the next roots of a lane; they go into the ledger now."""
+    def take(self, lane: Lane) -> Ready | None:
+        """Return the next roots of a lane, which go into the ledger now; None if they are too old to be tried."""
         ready, fresh = lane.take()
         if fresh and lane.entry == self._input:
             self.backlog_bytes -= len(ready.body)
+        if self._policies.default.too_old(self._clock.wall() - ready.accepted_ms / 1000):
+            self._expire(ready)
+            return None
         if not ready.chunk:
             [position] = ready.positions.tolist()
             row = self._rows[position]

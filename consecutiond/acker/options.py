@@ -2,6 +2,7 @@
 
 import msgspec
 
+from consecutiond.acker.policies import Policies
 from consecutiond.acker.stores.base import Durability
 from consecutiond_broker.tcp import Listen
 
@@ -28,9 +29,7 @@ class AckerOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_pending: int = 20_000
     #: bytes recorded and not emitted at which receipts are withheld
     max_backlog: int = 8 << 20
-    max_attempts: int = 3
-    retry_backoff_s: float = 0.1
-    retry_backoff_max_s: float = 60.0
+    policies: Policies = Policies()
     heartbeat_s: float = 0.5
     max_message: int = 64 << 20
     #: false: nothing is tracked and nothing recorded; the acker drives the end and counts

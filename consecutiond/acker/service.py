@@ -12,7 +12,7 @@ from consecutiond.acker.brokers import Brokers
 from consecutiond.acker.committer import Committer
 from consecutiond.acker.ends import Ends
 from consecutiond.acker.gaps import Gaps
-from consecutiond.acker.inputlog import InputLog, Retries
+from consecutiond.acker.inputlog import InputLog
 from consecutiond.acker.lanes import Entry, Lane, Ready
 from consecutiond.acker.ledger import Closed, Ledger
 from consecutiond.acker.operations import Operations
@@ -60,8 +60,7 @@ class Acker:
         self.clock = SystemClock()
         self.committer = committer
         self.ledger = Ledger(epoch)
-        retries = Retries(options.max_attempts, options.retry_backoff_s, options.retry_backoff_max_s)
-        self.log = InputLog(committer, self.clock, retries, (options.input_edge,))
+        self.log = InputLog(committer, self.clock, options.policies, (options.input_edge,))
         self.ends = Ends(options.nodes)
         self.backstop = Backstop(frozenset(options.targets))
         self.brokers = Brokers(self._send, options.reach, epoch)
@@ -77,6 +76,7 @@ class Acker:
         #: the newest incarnation of each worker
         self._incarnations: dict[str, int] = {}
         self._heart = b""
+        self._stop_told = False
         self._finishing = False
         #: counts, when nothing is tracked
         self._tally = None if options.tracking else Tally(options.input_edge)
@@ -129,6 +129,7 @@ class Acker:
         self.producers.send_receipts(self.log.backlog_bytes)
         self._end_in_order()
         self.log.flush()
+        self._stop_by_policy()
         self._check_lost()
 
     def _receive(self) -> None:
@@ -228,7 +229,9 @@ class Acker:
             return
         for lane in self.log.lanes.values():
             while lane.has_ready and self._may_emit(lane):
-                self._emit_one(lane.entry, self.log.take(lane))
+                ready = self.log.take(lane)
+                if ready is not None:
+                    self._emit_one(lane.entry, ready)
 
     def _may_emit(self, lane: Lane) -> bool:
         full = self.ledger.open >= self.options.max_pending and lane.entry == (self.options.input_edge,)
@@ -390,6 +393,14 @@ class Acker:
         self.ready = self.ready or head.ready
         if self._finishing:
             self._send(peer, wire.Finished(msgspec.json.encode(self.stats())))
+
+    def _stop_by_policy(self) -> None:
+        """An item has failed for good in a node that wants everything to stop then: have the heart see to it."""
+        if self.log.stop and not self.draining:
+            log.error("graph.stopped_by_policy", why=self.log.stop)
+            self._drain(b"", wire.Drain(self.log.stop), [])
+        if self.log.stop and self._heart and not self._stop_told:
+            self._stop_told = self._send(self._heart, wire.Drain(self.log.stop))
 
     def _drain(self, _peer: bytes, head: wire.Drain, _frames: list[bytes]) -> None:
         self.draining = self.draining or head.reason

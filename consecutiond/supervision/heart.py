@@ -314,6 +314,9 @@ class Heart:
             self._answer_status(_NEVER)
             if self._killing is not None and self._acker_stats.get("cut"):
                 self._killing.announced = True
+        elif isinstance(head, wire.Drain):
+            # An item has failed for good in a node whose policy is to stop then.
+            self._drain(head.reason, self.clock.now() + self.options.stop_timeout_s)
         elif isinstance(head, wire.Finished):
             self._acker_stats = msgspec.json.decode(head.summary)
             self._finished = True

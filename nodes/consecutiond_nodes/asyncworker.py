@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from typing import Any, Final, cast
 
 from consecutiond_broker.cell import ALL, INDEX
+from consecutiond_nodes.alarm import ProcessTimeout
 from consecutiond_nodes.errors import NodeError
 from consecutiond_nodes.item import Item
 from consecutiond_nodes.itemworker import ItemWorker
@@ -82,10 +83,11 @@ class AsyncWorker(ItemWorker):
             calls = Calls(item)
             _calls.set(calls)
             try:
-                await self._coroutine(item if self.takes_items else item.value)
+                async with asyncio.timeout(self.options.timeout_s or None) as timeout:
+                    await self._coroutine(item if self.takes_items else item.value)
             except BaseException as error:  # whatever the user's code raises fails this item alone
                 calls.made = None
-                self._item_raised(item, error)
+                self._item_raised(item, _told(error, timeout, self.options.timeout_s))
             else:
                 self._make(calls)
             self._leave_process(item, holds=self.node.holds_items)
@@ -125,3 +127,11 @@ class AsyncWorker(ItemWorker):
         super().close()
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
+
+
+def _told(error: BaseException, timeout: asyncio.Timeout, timeout_s: float) -> BaseException:
+    """Return what is told of an item: that it has taken too long, if that is why it was cancelled."""
+    if not (timeout.expired() and isinstance(error, TimeoutError)):
+        return error
+    told = ProcessTimeout(f"process has taken longer than timeout_s = {timeout_s:g}")
+    return told.with_traceback(error.__traceback__)

@@ -161,7 +161,7 @@ class ItemWorker(Worker):
     # --- the batch -------------------------------------------------------------------------------------------
 
     def _process(self, job: Job, values: list[Any]) -> None:
-        take, words, holds = self.node._taker(), self.cell.words, self.node.holds_items
+        take, words, holds = self._timed(self.node._taker()), self.cell.words, self.node.holds_items
         for position, value in enumerate(values):
             if position in job.skip:
                 continue

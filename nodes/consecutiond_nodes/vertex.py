@@ -4,7 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
+from msgspec.structs import replace
+
 from consecutiond_nodes.errors import NodeError
+from consecutiond_nodes.failurepolicy import Exhausted, FailurePolicy
 
 if TYPE_CHECKING:
     from consecutiond_nodes.item import Item
@@ -49,6 +52,7 @@ class Vertex:
     _upstream_uri: str | Mapping[str, str] | None = None
     _downstream_uri: str | Mapping[str, str] | None = None
     _remote: bool = False
+    _failure_policy: FailurePolicy = FailurePolicy()
     _items: "Items | None" = None
     _push: Callable[[Any], None] | None = None
     _write: Callable[[str, Any], None] | None = None
@@ -199,6 +203,45 @@ class Vertex:
                 "give a whole number of workers, at least 1"
             )
         self._num_workers, self._worker_key = n_workers, key
+
+    @property
+    def failure_policy(self) -> FailurePolicy:
+        """What becomes of items that fail here, as far as the node says it."""
+        return self._failure_policy
+
+    def set_failure_policy(
+        self,
+        *,
+        max_attempts: int | None = None,
+        backoff_s: float | None = None,
+        backoff_max_s: float | None = None,
+        timeout_s: float | None = None,
+        max_age_s: float | None = None,
+        exhausted: Exhausted | None = None,
+    ) -> None:
+        """Say what becomes of items that fail here; what is None stays as it is, at first the consecutor's option.
+
+        Args:
+            max_attempts: failures after which the root is given up, those in other nodes included.
+            backoff_s: seconds before the second attempt, doubled each time; up to half of it is jitter.
+            backoff_max_s: seconds between attempts at the utmost.
+            timeout_s: seconds that one `process` may take; 0: for ever. An item that takes longer fails, and its worker
+                is killed if it does not return; in a thread nothing can be killed.
+            max_age_s: seconds after the acceptance of the root in which it may be tried; 0: for ever.
+            exhausted: "dead-letter" keeps a root that is given up for an operator, "drop" counts and forgets it,
+                "stop" keeps it and stops the consecutor.
+
+        Raises:
+            NodeError: with everything that is wrong.
+
+        """
+        given = {
+            "max_attempts": max_attempts, "backoff_s": backoff_s, "backoff_max_s": backoff_max_s,
+            "timeout_s": timeout_s, "max_age_s": max_age_s, "exhausted": exhausted,
+        }  # fmt: skip
+        policy = replace(self._failure_policy, **{name: value for name, value in given.items() if value is not None})
+        policy.check(self.name)
+        self._failure_policy = policy
 
     @property
     def is_remote(self) -> bool:

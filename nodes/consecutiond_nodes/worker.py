@@ -15,6 +15,7 @@ from consecutiond_broker.edge import FIRST_HINT
 from consecutiond_broker.errors import CodecError, FencedError
 from consecutiond_broker.signals import Signals
 from consecutiond_broker.wake import Wake
+from consecutiond_nodes.alarm import Alarm, ProcessTimeout
 from consecutiond_nodes.errors import NodeError
 from consecutiond_nodes.exits import Exits
 from consecutiond_nodes.graph import Outlet
@@ -76,6 +77,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     batch_bytes: int = 1 << 20
     #: bytes of the largest single value
     max_message: int = 48 << 20
+    #: seconds that one `process` may take; 0: for ever
+    timeout_s: float = 0.0
     #: false: no batch has roots and ids, and none may be processed twice
     tracking: bool = True
 
@@ -111,6 +114,7 @@ class Worker:
         self._fenced: FencedError | None = None
         self._signals: Signals | Wake | None = None
         self.cell = Cell(Path(who.cell) if who.cell else None, who.epoch, len(options.upstream))
+        self._alarm = Alarm(options.timeout_s, self.cell.words) if options.timeout_s and Alarm.works_here() else None
         self.poller = zmq.Poller()
         self.up = [
             Upstream(context, who, slot, end.name, end.uri, options.window, self._inbox.append)
@@ -249,7 +253,7 @@ class Worker:
         """Act after a batch, or after `end`; for workers that have more to do."""
 
     def _process(self, job: Job, values: list[Any]) -> None:
-        process, words, skip = self.node.process, self.cell.words, job.skip
+        process, words, skip = self._timed(self.node.process), self.cell.words, job.skip
         for position, value in enumerate(values):
             if skip and position in skip:
                 continue
@@ -261,6 +265,10 @@ class Worker:
             except BaseException as error:  # whatever the user's code raises, sys.exit too, fails this item alone
                 self._raised(job, position, error)
         words[INDEX] = 0
+
+    def _timed(self, call: Callable[[Any], None]) -> Callable[[Any], None]:
+        """Return what runs the user's code for one item, with the alarm set if there is one."""
+        return call if self._alarm is None else self._alarm.guarded(call)
 
     def _run_begin(self) -> None:
         self.node.begin()
@@ -283,6 +291,8 @@ class Worker:
         self.failures += 1
         if isinstance(error, CodecError):
             job.fail(position, "unserialisable", self.node.name, str(error), user_traceback(error))
+        elif isinstance(error, ProcessTimeout):
+            job.fail(position, wire.TIMED_OUT, self.node.name, str(error), user_traceback(error))
         else:
             job.fail(position, "raised", self.node.name, describe(error), user_traceback(error))
 
@@ -304,10 +314,13 @@ class Worker:
             return
         self._outputs_leave(job)
         buffer.send(job)
+        left = self._alarm.pause() if self._alarm is not None else 0.0
         while sum(len(port.unsent) for port in buffer.ports) > _MOST_UNSENT:
             if self.stopping:
                 raise Interrupted
             self._pump(_IDLE_MS)
+        if self._alarm is not None:
+            self._alarm.resume(left)
 
     def _measure(self, seconds: float, count: int) -> None:
         self.batches += 1

@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import zmq
+from msgspec.structs import replace
 
 from consecutiond.acker.committer import Committer
 from consecutiond.acker.options import AckerOptions
+from consecutiond.acker.policies import Policies, Policy
 from consecutiond.acker.service import Acker
 from consecutiond.acker.stores.base import Changes, Failed, StoreError
 from consecutiond.acker.stores.memory import MemoryStore
@@ -77,7 +79,8 @@ class Bench:
         self.path = directory / "store.sqlite"
         self.options = AckerOptions(
             part="acker", uri=f"ipc://{directory}/acker", heart_uri="", pid_dir=str(directory), store="",
-            reach=REACH, targets=TARGETS, nodes=NODES, input_edge=IN, **{"retry_backoff_s": 0.0} | options,
+            reach=REACH, targets=TARGETS, nodes=NODES, input_edge=IN,
+            **_with_policies({"retry_backoff_s": 0.0} | options),
         )  # fmt: skip
         self.peers: list[Peer] = []
         self.epoch = 0
@@ -113,7 +116,8 @@ class Bench:
         self.crash()
         self.part()
         if options:
-            self.options = AckerOptions(**{name: getattr(self.options, name) for name in _FIELDS} | options)
+            known = {name: getattr(self.options, name) for name in _FIELDS}
+            self.options = AckerOptions(**known | _with_policies(options, self.options.policies.default))
         self.start()
 
     def part(self) -> None:
@@ -207,6 +211,14 @@ class Bench:
 
 
 _FIELDS = AckerOptions.__struct_fields__
+
+
+def _with_policies(options: dict[str, Any], known: Policy = Policy()) -> dict[str, Any]:  # noqa: B008 - it is frozen
+    """Take what is about policies for the default one, by the names that a consecutor's options have."""
+    names = {"max_attempts": "max_attempts", "retry_backoff_s": "backoff_s", "retry_backoff_max_s": "backoff_max_s"}
+    said = {mine: options[name] for name, mine in names.items() if name in options}
+    rest = {name: value for name, value in options.items() if name not in names}
+    return {"policies": Policies(replace(known, **said))} | rest
 
 
 class Peer:

@@ -8,9 +8,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from consecutiond.acker.inputlog import InputLog, Retries
+from consecutiond.acker.inputlog import InputLog
 from consecutiond.acker.lanes import Entry
 from consecutiond.acker.ledger import Ledger
+from consecutiond.acker.policies import Policies, Policy
 from consecutiond.acker.stores.base import Origin
 from consecutiond.acker.stores.memory import MemoryStore
 from consecutiond_broker import codec, wire
@@ -40,7 +41,7 @@ class Conservation(RuleBasedStateMachine):
         self.epoch += 1
         self.committer = SteppedCommitter(self.store)
         self.ledger = Ledger(self.epoch)
-        self.log = InputLog(self.committer, self.clock, Retries(MAX_ATTEMPTS, 1.0, 4.0), ENTRIES[0])  # type: ignore[arg-type]
+        self.log = InputLog(self.committer, self.clock, Policies(Policy(MAX_ATTEMPTS, 1.0, 4.0)), ENTRIES[0])  # type: ignore[arg-type]
 
     # --- what the store has ----------------------------------------------------------------------------------
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from consecutiond.acker.inputlog import InputLog, Retries
+from consecutiond.acker.inputlog import InputLog
 from consecutiond.acker.lanes import Entry, Ready
 from consecutiond.acker.ledger import Closed, Emission
+from consecutiond.acker.policies import Policies, Policy
 from consecutiond.acker.stores.base import Origin
 from consecutiond.acker.stores.memory import MemoryStore
 from consecutiond_broker import codec, wire
@@ -28,8 +29,8 @@ class JumpingClock(FakeClock):
 class Log:
     """An input log on a store in memory, with the ledger's part played by hand."""
 
-    def __init__(self, retries: Retries) -> None:
-        self.retries = retries
+    def __init__(self, policy: Policy) -> None:
+        self.policies = Policies(policy)
         self.clock = JumpingClock()
         self.store = MemoryStore()
         self.store.open()
@@ -38,7 +39,7 @@ class Log:
 
     def start(self) -> None:
         self.committer = SteppedCommitter(self.store)
-        self.log = InputLog(self.committer, self.clock, self.retries, IN)  # type: ignore[arg-type]
+        self.log = InputLog(self.committer, self.clock, self.policies, IN)  # type: ignore[arg-type]
 
     def append(self, *values: object, entry: Entry = IN) -> None:
         self.sequence += 1
@@ -83,17 +84,17 @@ def fail(kind: str = "raised", node: str = "parse", error: str = "ValueError: no
 
 @pytest.fixture
 def log() -> Log:
-    return Log(Retries(max_attempts=3, backoff_s=8.0, backoff_max_s=20.0))
+    return Log(Policy(max_attempts=3, backoff_s=8.0, backoff_max_s=20.0))
 
 
 class TestDelays:
     def test_they_double_up_to_the_longest_and_half_is_jitter(self) -> None:
-        retries = Retries(10, 1.0, 6.0)
-        assert [retries.delay(attempts, 0.0) for attempts in (1, 2, 3, 4, 5)] == [1.0, 2.0, 4.0, 6.0, 6.0]
-        assert retries.delay(3, 1.0) == 2.0
+        policy = Policy(10, 1.0, 6.0)
+        assert [policy.delay(attempts, 0.0) for attempts in (1, 2, 3, 4, 5)] == [1.0, 2.0, 4.0, 6.0, 6.0]
+        assert policy.delay(3, 1.0) == 2.0
 
     def test_any_number_of_attempts_has_one(self) -> None:
-        assert Retries(10**9, 1.0, 6.0).delay(10**9, 0.0) == 6.0
+        assert Policy(10**9, 1.0, 6.0).delay(10**9, 0.0) == 6.0
 
     def test_a_failed_root_is_not_loaded_before_it_is_due(self, log: Log) -> None:
         log.append("a")
@@ -280,7 +281,7 @@ class TestPlaces:
 
 class TestFailures:
     def test_dead_letters_are_grouped_for_people_by_node_kind_and_type(self) -> None:
-        log = Log(Retries(max_attempts=1))
+        log = Log(Policy(max_attempts=1))
         for error in ("ValueError: 1", "ValueError: 2", "KeyError: 3"):
             log.append("a")
             [(emission, _)] = log.emitted()
@@ -291,7 +292,7 @@ class TestFailures:
         assert log.store.totals().failed == 3
 
     def test_the_groups_are_bounded_and_the_letters_are_not(self) -> None:
-        log = Log(Retries(max_attempts=1))
+        log = Log(Policy(max_attempts=1))
         for number in range(30):
             log.append("a")
             [(emission, _)] = log.emitted()

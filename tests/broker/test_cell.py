@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from consecutiond_broker.cell import INDEX, Cell, Remains, read_remains
+from consecutiond_broker.cell import INDEX, SINCE, TIMEOUT, Cell, Remains, is_stuck, read_remains
 
 BROKER = Path(__file__).parents[2] / "broker"
 
@@ -118,3 +119,31 @@ time.sleep(60)
         assert worker.stdout.readline() == b"in hand\n"
         os.kill(worker.pid, signal.SIGKILL)
     assert read_remains(path, 5, 0) == Remains(delivery=7, position=2, outputs=6)
+
+
+@pytest.mark.parametrize(
+    ("since_s", "timeout_s", "stuck", "timed_out"),
+    [(0.0, 1.0, False, False), (5.0, 0.0, False, False), (5.0, 10.0, False, False), (5.0, 4.5, False, True),
+     (5.0, 3.0, True, True)],
+)  # fmt: skip
+def test_a_cell_tells_whether_its_item_takes_too_long(
+    tmp_path: Path, since_s: float, timeout_s: float, stuck: bool, timed_out: bool
+) -> None:
+    cell = Cell(tmp_path / "cell", 7, 1)
+    cell.start(0, 3)
+    cell.words[INDEX] = 1
+    cell.words[SINCE] = time.monotonic_ns() - int(1e9 * since_s) if since_s else 0
+    cell.words[TIMEOUT] = int(1e9 * timeout_s)
+    assert is_stuck(tmp_path / "cell", 7, grace_s=1.0) is stuck
+    remains = read_remains(tmp_path / "cell", 7, 0)
+    assert remains is not None
+    assert remains.timed_out is timed_out
+    assert not is_stuck(tmp_path / "cell", 8, grace_s=0.0), "the cell of another incarnation says nothing"
+    cell.words[INDEX] = 0
+    assert not is_stuck(tmp_path / "cell", 7, grace_s=0.0), "no item is in execution"
+
+
+def test_no_cell_and_garbage_are_not_stuck(tmp_path: Path) -> None:
+    assert not is_stuck(tmp_path / "none", 1, 0.0)
+    (tmp_path / "garbage").write_bytes(b"x" * 77)
+    assert not is_stuck(tmp_path / "garbage", 1, 0.0)

@@ -340,7 +340,7 @@ class TestCell:
 
         def process(self_: Node, value: Any) -> None:
             self_.push(value)
-            seen.append((self.remains(bench, 0), self.remains(bench, 1)))
+            seen.append((self.remains(bench, 0)[:3], self.remains(bench, 1)[:3]))
 
         bench.start(node(process), "b", up=("in->a", "x->a"))
         other = bench.edge("x->a")
@@ -365,7 +365,7 @@ class TestCell:
         bench.up.deliver("y")
         bench.until(lambda: len(bench.worker.up[0].jobs) == 2 and bench.worker.down["b"].unsent)
         bench.stop()
-        assert self.remains(bench) == (0, -1, 1)
+        assert self.remains(bench)[:3] == (0, -1, 1)
 
 
 class TestItemKey:
