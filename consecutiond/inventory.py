@@ -1,13 +1,12 @@
 """What the directory of a consecutor says about it, alive or not: for `ls` and `clean`; no process is asked."""
 
-import re
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from consecutiond.acker.stores import NoStoreError, StoreError, Totals, guarantee, read_only
 from consecutiond.rundir import RunDir
+from consecutiond.storeurls import resolved
 
 #: a live process holds the lock
 RUNNING: Final = "running"
@@ -16,10 +15,6 @@ DEAD: Final = "dead"
 #: it ended in order; its log and its outputs are there
 FINISHED: Final = "finished"
 
-#: how the URL of an SQLite file begins
-SQLITE: Final = "sqlite:///"
-#: how the URL of a log that is a file begins
-_FILES: Final = (SQLITE, "kyoto:///")
 #: how the target of a graph begins that was sent to its workers
 _SHIPPED: Final = "shipped:"
 _UNTRACKED: Final = "Nothing is tracked or recorded: what a process had in hand when it died is lost."
@@ -38,7 +33,7 @@ class Entry(msgspec.Struct, kw_only=True):
     started_at: int = 0
     #: "process" or "thread"; empty when it never came to a plan
     architecture: str = ""
-    #: the URL of its log, as it was given; `shown` is what may be seen
+    #: the URL of its log, with the password that may be in it
     store: str = ""
     #: the counts of its log; None when it cannot be read from here
     accepted: int | None = None
@@ -72,16 +67,6 @@ def look(directory: RunDir) -> Entry:
 def in_memory(store: str) -> bool:
     """Return whether a log, by its URL, is in the memory of its acker, and gone with it."""
     return store.startswith("memory:")
-
-
-def log_file(store: str) -> Path | None:
-    """Return the file that is a log, by its URL; None for one that is in memory or on a server."""
-    return next((Path(store.removeprefix(each)) for each in _FILES if store.startswith(each)), None)
-
-
-def shown(store: str) -> str:
-    """Return the URL of a log without the password that may be in it."""
-    return re.sub(r"://[^/@]*@", "://***@", store)
 
 
 def totals_of(store: str) -> Totals:
@@ -119,7 +104,7 @@ def _add_plan(entry: Entry, directory: RunDir) -> None:
         entry.guarantee = guarantee(entry.store, acker["durability"]) if tracked else _UNTRACKED
     except FileNotFoundError:
         # It never came that far; what there may be of a log is the default one.
-        entry.store = f"{SQLITE}{directory.store}"
+        entry.store = resolved("sqlite", directory.path, directory.id)
     except (OSError, KeyError, TypeError, msgspec.DecodeError, StoreError) as error:
-        entry.store = entry.store or f"{SQLITE}{directory.store}"
+        entry.store = entry.store or resolved("sqlite", directory.path, directory.id)
         entry.error = f"{directory.plan} cannot be read: {error}"

@@ -11,8 +11,9 @@ from consecutiond.acker.stores import StoreError
 from consecutiond.cli import exits
 from consecutiond.effective import Given, resolve
 from consecutiond.eviction import Eviction, Found
-from consecutiond.inventory import RUNNING, SQLITE, Entry, in_memory, log_file, look, shown, totals_of
+from consecutiond.inventory import RUNNING, Entry, in_memory, look, totals_of
 from consecutiond.rundir import RunDir, RunDirError
+from consecutiond.storeurls import EMBEDDED, file_of, masked, resolved
 
 #: seconds to wait for a heart
 _TIMEOUT_S = 5.0
@@ -109,7 +110,7 @@ def _remove(directory: RunDir, eviction: Eviction, outcome: Outcome, *, sure: bo
     try:
         outcome.killed += eviction.kill_left()
         outcome.notes += [f"{each} belongs to another user and was not killed" for each in eviction.spared]
-        late = Loss() if sure else _logged(directory, look(directory))
+        late = Loss() if sure else _logged(directory, look(directory), running=False)
         if late.words:
             outcome.open, outcome.failed = late.open, late.failed
             outcome.refused = f"{' and '.join(late.words)} came in meanwhile; it was killed, and its log stays"
@@ -121,52 +122,58 @@ def _remove(directory: RunDir, eviction: Eviction, outcome: Outcome, *, sure: bo
 
 
 def _loss(directory: RunDir, entry: Entry) -> Loss:
-    loss = _logged(directory, entry)
-    if entry.state != RUNNING:
-        return loss
-    if in_memory(entry.store):
+    running = entry.state == RUNNING
+    loss = _logged(directory, entry, running=running)
+    if running and in_memory(entry.store):
         _ask(loss, directory)
-    if entry.architecture == "thread":
+    if running and entry.architecture == "thread":
         loss.reasons.append(f"the script that runs it in threads (pid {entry.pid})")
     return loss
 
 
-def _logged(directory: RunDir, entry: Entry) -> Loss:
+def _logged(directory: RunDir, entry: Entry, *, running: bool) -> Loss:
     """Count what the logs hold that are in the directory."""
     loss = Loss()
-    # The default one, too, if an earlier run had that.
-    stores = [f"{SQLITE}{directory.store}", *([entry.store] if _goes(directory, entry.store) else [])]
-    for store in dict.fromkeys(stores):
+    # Those of earlier runs, too, which may have had another.
+    stores = [resolved(kind, directory.path, directory.id) for kind in EMBEDDED]
+    for store in dict.fromkeys((*stores, entry.store)):
+        file = _inside(directory, store)
+        if file is None or not file.exists():
+            continue
         try:
             totals = totals_of(store)
         except StoreError as error:
-            loss.reasons.append(f"whatever is in {log_file(store)} ({error})")
+            if running and store == entry.store:
+                # Some can be read by their acker alone.
+                _ask(loss, directory)
+            else:
+                loss.reasons.append(f"whatever is in {file} ({error})")
         else:
             loss.open, loss.failed = loss.open + totals.open, loss.failed + totals.failed
     return loss
 
 
-def _goes(directory: RunDir, store: str) -> bool:
-    """Return whether a log is a file in the directory."""
-    file = log_file(store)
-    return file is not None and Path(os.path.abspath(file)).is_relative_to(directory.path)
+def _inside(directory: RunDir, store: str) -> Path | None:
+    """Return the file that a log is, if it is in the directory."""
+    file = file_of(store)
+    return file if file is not None and Path(os.path.abspath(file)).is_relative_to(directory.path) else None
 
 
 def _ask(loss: Loss, directory: RunDir) -> None:
-    """Ask a running one what it has in memory."""
+    """Ask a running one what it holds."""
     from consecutiond.control import ControlError, ask
 
     try:
         status = ask(directory.socket_uri("control"), "status", _TIMEOUT_S, directory.is_live)
         loss.open, loss.failed = loss.open + status["open"], loss.failed + status["failed"]
     except (ControlError, KeyError, TypeError):
-        loss.reasons.append("whatever it has in memory (it does not answer)")
+        loss.reasons.append("whatever it holds (it does not answer)")
 
 
 def _notes(directory: RunDir, entry: Entry) -> list[str]:
-    if in_memory(entry.store) or _goes(directory, entry.store):
+    if in_memory(entry.store) or _inside(directory, entry.store) is not None:
         return []
-    return [f"its log is elsewhere and stays: {shown(entry.store)}"]
+    return [f"its log is elsewhere and stays: {masked(entry.store)}"]
 
 
 def _asked(id: str, loss: Loss) -> bool:

@@ -7,8 +7,9 @@ import msgspec
 
 from consecutiond.cli import exits
 from consecutiond.effective import Given, resolve
-from consecutiond.inventory import Entry, look, shown
+from consecutiond.inventory import Entry, look
 from consecutiond.rundir import RunDir
+from consecutiond.storeurls import masked
 
 _HEADINGS = (
     "id", "state", "pid", "since", "architecture", "accepted", "completed", "failed", "open", "target", "guarantee",
@@ -22,7 +23,7 @@ def list_consecutors(given: Given, *, as_json: bool) -> int:
     settings = resolve(given=given).settings
     entries = [look(directory) for directory in RunDir.all(settings.dir)]
     if as_json:
-        listed = [msgspec.structs.replace(entry, store=shown(entry.store)) for entry in entries]
+        listed = [msgspec.structs.replace(entry, store=masked(entry.store)) for entry in entries]
         print(msgspec.json.format(msgspec.json.encode(listed), indent=2).decode())
     elif not entries:
         print(f"no consecutor in {settings.dir}")

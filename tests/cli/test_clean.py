@@ -151,6 +151,8 @@ def test_a_pid_that_somebody_else_has_by_now_is_left_alone(flow: Shell, stranger
     for name in ("node-gate.0", "root", "heart"):
         (flow.home("one") / "pid_files" / f"{name}.pid").write_text(f"{stranger.pid} {started - 1}\n")
     (flow.home("one") / "lock").write_text(f"{stranger.pid} {started - 1} 1700000000\n")
+    _, [outcome] = shown(flow, "one", "--dry-run")
+    assert stranger.pid not in [each["pid"] for each in outcome["killed"]]
     status, [outcome] = shown(flow, "one")
     assert (status, outcome["removed"]) == (exits.OK, str(flow.home("one")))
     assert stranger.pid not in [each["pid"] for each in outcome["killed"]]
@@ -283,7 +285,7 @@ def test_a_log_in_memory_is_asked_for(flow: Shell) -> None:
     os.kill(heart, signal.SIGSTOP)
     status, [outcome] = shown(flow, "one")
     assert (status, outcome["refused"]) == (
-        exits.REFUSED, "whatever it has in memory (it does not answer) would be thrown away",
+        exits.REFUSED, "whatever it holds (it does not answer) would be thrown away",
     )  # fmt: skip
     assert flow.run(CLEAN, "one", "--force").returncode == exits.OK
     assert of(flow, "one") == set()
