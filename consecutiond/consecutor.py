@@ -29,7 +29,7 @@ class StateError(ConsecutiondError):
 class Summary:
     """What a run came to; counts are of this run alone.
 
-    ``accepted + taken_over = completed + failed + open`` always holds, unless nothing is tracked.
+    ``accepted + taken_over = completed + failed + discarded + open`` always holds, unless nothing is tracked.
     """
 
     #: roots accepted
@@ -50,6 +50,8 @@ class Summary:
     stats: dict[str, Any] = field(default_factory=dict)
     #: items that went down with a part; only when nothing is tracked, else these are tried again
     lost: int = 0
+    #: failed roots that operators threw away, or that were dropped as the policy of a node wants it
+    discarded: int = 0
 
 
 class Consecutor:

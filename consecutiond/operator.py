@@ -6,15 +6,17 @@ What is changed goes through the acker while there is one; else through the stor
 
 import getpass
 import os
+import shlex
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
 
 import msgspec
 
-from consecutiond.acker.stores import Store, StoreError, open_store, read_only
+from consecutiond.acker.stores import Store, open_store, read_only
 from consecutiond.acker.stores.base import EVERY, Audit, Failed, Group, ReadableStore, Where
 from consecutiond.deadletters import MOST, Outcome, Request, decide, encode, read
 from consecutiond.rundir import LiveError, RunDir
@@ -100,6 +102,11 @@ class Operator:
     def id(self) -> str:
         """The consecutor's id."""
         return self._directory.id
+
+    @property
+    def words(self) -> str:
+        """How a command line names it: the id, and its place where that is not the default one."""
+        return named(self._directory)
 
     def is_live(self) -> bool:
         """Return whether it runs now."""
@@ -275,6 +282,12 @@ def _decoded(head: Any, kind: type[Answer]) -> Answer:
     return msgspec.msgpack.decode(head.body, type=kind)
 
 
+def named(directory: RunDir) -> str:
+    """Return how a command line names a consecutor: the id, and its place where that is not the default one."""
+    default = Path(".consecution").absolute()
+    return directory.id if directory.base == default else f"{directory.id} --dir {shlex.quote(str(directory.base))}"
+
+
 def read_plan(directory: RunDir) -> Mapping[str, Mapping[str, Any]]:
     """Return the options of every part of a consecutor; nothing if it never came to a plan.
 
@@ -287,5 +300,3 @@ def read_plan(directory: RunDir) -> Mapping[str, Mapping[str, Any]]:
 
     return read_parts(directory.plan)
 
-
-__all__ = ["Operator", "OperatorError", "RefusedRequestError", "StoreError", "read_plan"]

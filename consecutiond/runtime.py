@@ -9,7 +9,7 @@ from typing import Any
 
 import zmq
 
-from consecutiond.acker.stores import StoreError, read_only
+from consecutiond.acker.stores import StoreError, Totals, read_only
 from consecutiond.config import Settings
 from consecutiond.control import ControlError, ask
 from consecutiond.eviction import Eviction
@@ -127,7 +127,7 @@ class Runtime:
             return {}
         try:
             totals = store.totals()
-            return {name: getattr(totals, name) for name in ("accepted", "completed", "failed", "open")}
+            return {name: getattr(totals, name) for name in Totals.__struct_fields__}
         except StoreError:
             return {}
         finally:

@@ -247,7 +247,8 @@ class Session:
         from consecutiond.consecutor import Summary
 
         base, last = self._base, {**self._last, **self.runtime.logged()}
-        gained = {name: (last.get(name) or 0) - (base.get(name) or 0) for name in ("accepted", "completed", "failed")}
+        names = ("accepted", "completed", "failed", "discarded")
+        gained = {name: (last.get(name) or 0) - (base.get(name) or 0) for name in names}
         completed: int | None = gained.pop("completed")
         lost = 0
         if not self.runtime.settings.tracking:

@@ -6,20 +6,12 @@ from typing import Annotated
 import typer
 
 from consecutiond import __version__
-from consecutiond.cli import complete, exits
+from consecutiond.cli import complete, exits, failed
 from consecutiond.cli.options import with_options
+from consecutiond.cli.words import Id, Json
+from consecutiond.cli.words import epilog as _epilog
 from consecutiond.effective import Given
 from consecutiond.rundir import check_id
-
-
-def _epilog(examples: str, *codes: int) -> str:
-    """Return what stands below the options: examples, and the exit codes that the verb can have."""
-    lines = [f"  {code}  {exits.TABLE[code]}" for code in codes]
-    # A backspace alone in a line keeps the line breaks of the paragraph that it begins.
-    return "\n".join(
-        ["\b", "Examples:", *(f"  {line}" for line in examples.splitlines()), "", "\b", "Exit codes:", *lines]
-    )
-
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,8 +29,8 @@ app = typer.Typer(
 Target = Annotated[
     str, typer.Argument(metavar="TARGET", help="The graph: module:attribute, file.py:attribute or file.py.")
 ]
-Id = Annotated[str, typer.Argument(metavar="ID", help="The consecutor.", autocompletion=complete.ids)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+app.add_typer(failed.app, name="failed", short_help="Find, inspect, replay, edit and discard failed items.")
 
 
 def _version(wanted: bool) -> None:
@@ -168,7 +160,7 @@ def status(
     ] = "",
     json: Json = False,
 ) -> None:
-    """Show what runs, and that accepted = completed + failed + open."""
+    """Show what runs, and that accepted = completed + failed + discarded + open."""
     from consecutiond.cli.status import show
 
     raise typer.Exit(show(check_id(id) if id else id, given, as_json=json))

@@ -1,4 +1,4 @@
-"""What the shell offers on Tab for the id of a consecutor: those that have a directory."""
+"""What the shell offers on Tab: the ids of consecutors that have a directory, their nodes, and fixed words."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ import typer
 
 from consecutiond.config import ConfigError
 from consecutiond.effective import Given, resolve
-from consecutiond.rundir import RunDir
+from consecutiond.rundir import RunDir, RunDirError
 
 
 def ids(context: typer.Context, incomplete: str) -> Iterator[str]:
@@ -17,16 +17,51 @@ def ids(context: typer.Context, incomplete: str) -> Iterator[str]:
         context: the line so far.
         incomplete: the word at the cursor.
     """
-    found = context.params.get("dir")
-    config = context.params.get("config")
-    given = Given({"dir": found} if found else {}, Path(config) if config else None)
     try:
-        directories = RunDir.all(resolve(given=given).settings.dir)
+        directories = RunDir.all(_base(context))
     except (ConfigError, OSError):
         # Nothing to offer: what is wrong is said when the line is entered.
         return
     written = context.params.get("ids") or ()
     yield from (each.id for each in directories if each.id.startswith(incomplete) and each.id not in written)
+
+
+def _base(context: typer.Context) -> Path:
+    found, config = context.params.get("dir"), context.params.get("config")
+    given = Given({"dir": found} if found else {}, Path(config) if config else None)
+    return resolve(given=given).settings.dir
+
+
+def nodes(context: typer.Context, incomplete: str) -> Iterator[str]:
+    """Yield the nodes of the consecutor that the line so far names.
+
+    Args:
+        context: the line so far.
+        incomplete: the word at the cursor.
+    """
+    from consecutiond.operator import read_plan
+
+    try:
+        parts = read_plan(RunDir(_base(context), str(context.params.get("id"))))
+    except (ConfigError, RunDirError, OSError):
+        # As above.
+        return
+    yield from (node for node in parts.get("acker", {}).get("nodes", ()) if node.startswith(incomplete))
+
+
+def kinds() -> list[str]:
+    """Return the ways in which an item fails."""
+    return ["raised", "crashed", "unserialisable"]
+
+
+def starts() -> list[str]:
+    """Return where a replay may begin."""
+    return ["root", "node"]
+
+
+def export_formats() -> list[str]:
+    """Return the formats of exported items."""
+    return ["ndjson", "msgpack"]
 
 
 def formats() -> list[str]:

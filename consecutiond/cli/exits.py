@@ -20,18 +20,21 @@ START_FAILED: Final = 6
 STOPPED: Final = 7
 #: the consecutor did not want this worker, or a newer one has its place
 TURNED_AWAY: Final = 8
-#: something would be thrown away that nobody has agreed to lose
+#: something would be thrown away, or replayed, that nobody has agreed to
 REFUSED: Final = 9
 
 TABLE: Final = {
     OK: "done",
-    SOME_FAILED: "the run ended; roots failed and are kept, or a node's begin or end raised",
+    SOME_FAILED: "the run ended; roots failed and are kept, or a node's begin or end raised; for failed: some failed "
+    "again, or were left as they are",
     USAGE: "the command line is wrong, or an input cannot be read",
-    NOT_RUNNING: "no consecutor of that id is running; for clean: there is none",
+    NOT_RUNNING: "no consecutor of that id is running; for clean and failed: there is none, or it "
+    "keeps no failed items",
     BAD_TARGET: "the target cannot be imported, its graph has faults, or an option is wrong",
     BAD_DIRECTORY: "the directory cannot be used, the id is illegal, or a live consecutor has it",
-    START_FAILED: "a part did not come up",
-    STOPPED: "stopped before the end of the input; what is open stays in the log",
+    START_FAILED: "a part did not come up; for failed: the store cannot be opened",
+    STOPPED: "stopped before the end of the input, or of what was waited for; what is open stays in the log",
     TURNED_AWAY: "the consecutor refused this worker or its key, or a newer worker has its place",
-    REFUSED: "refused: accepted work or failed items would be thrown away; --force does it all the same",
+    REFUSED: "refused: accepted work or failed items would be thrown away; --force, for failed --yes, does "
+    "it all the same",
 }

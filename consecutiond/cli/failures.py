@@ -2,11 +2,14 @@
 
 import sys
 
+from consecutiond.acker.stores import StoreError
 from consecutiond.cli import exits
+from consecutiond.cli.failedchoice import ChoiceError
 from consecutiond.config import ConfigError
 from consecutiond.control import ControlError
 from consecutiond.feeder import GoneError
 from consecutiond.inputs.errors import InputError, InputUriError
+from consecutiond.operator import OperatorError, RefusedRequestError
 from consecutiond.rundir import RunDirError
 from consecutiond.runtime import StartError
 from consecutiond.supervision.supervisord import SupervisorError
@@ -22,6 +25,10 @@ _CODES: tuple[tuple[type[ConsecutiondError], int], ...] = (
     (RefusedError, exits.STOPPED),
     (GoneError, exits.STOPPED),
     (ControlError, exits.NOT_RUNNING),
+    (OperatorError, exits.NOT_RUNNING),
+    (RefusedRequestError, exits.STOPPED),
+    (StoreError, exits.START_FAILED),
+    (ChoiceError, exits.USAGE),
     (AwayError, exits.NOT_RUNNING),
     (TurnedAwayError, exits.TURNED_AWAY),
     (ConnectError, exits.USAGE),

@@ -13,7 +13,10 @@ import msgspec
 from consecutiond.cli import exits
 from consecutiond.consecutor import Consecutor, Summary
 from consecutiond.feeder import ReaderGoneError
+from consecutiond.operator import named
 from consecutiond.outputthread import stdout_is_unread
+from consecutiond.rundir import RunDir
+from consecutiond.runtime import default_id, main_name
 from consecutiond_broker.recorder import RefusedError
 
 
@@ -66,6 +69,8 @@ def run_foreground(consecutor: Consecutor, produce: Callable[[], Summary | None]
     _complain(summary)
     if not quiet:
         print(_line(summary), file=sys.stderr)
+        if summary.failed and summary.completed is not None:
+            print(f"failed and kept: consecutiond failed list {_named(consecutor)}", file=sys.stderr)
     return exits.SOME_FAILED if summary.failed or summary.lost or summary.node_errors else exits.OK
 
 
@@ -137,13 +142,19 @@ def _complain(summary: Summary) -> None:
         print(f"{head}\n{failure['traceback']}".rstrip(), file=sys.stderr)
 
 
+def _named(consecutor: Consecutor) -> str:
+    settings = consecutor.settings
+    return named(RunDir(settings.dir, settings.id or default_id(consecutor.target or main_name())))
+
+
 def _line(summary: Summary) -> str:
     rate = summary.accepted / summary.seconds if summary.seconds else 0
     time = f"{summary.seconds:.1f} s, {rate:,.0f} items/s"
     if summary.completed is None:
         return f"{summary.accepted:,} accepted, {summary.failed:,} failed, {summary.lost:,} lost (not tracked); {time}"
     taken = f" + {summary.taken_over:,} taken over" if summary.taken_over else ""
+    discarded = f" + {summary.discarded:,} discarded" if summary.discarded else ""
     return (
         f"{summary.accepted:,} accepted{taken} = {summary.completed:,} completed + {summary.failed:,} failed and "
-        f"kept + {summary.open:,} open; {time}"
+        f"kept{discarded} + {summary.open:,} open; {time}"
     )

@@ -9,9 +9,10 @@ from consecutiond.acker.stores import NoStoreError, StoreError, read_only
 from consecutiond.cli import exits
 from consecutiond.control import ControlError, ask
 from consecutiond.effective import Given, resolve
-from consecutiond.operator import read_plan
+from consecutiond.operator import named, read_plan
 from consecutiond.rundir import RunDir, RunDirError
 
+_COUNTS = ("accepted", "completed", "failed", "discarded", "open", "waiting")
 #: seconds to wait for a heart
 _TIMEOUT_S = 5.0
 
@@ -27,7 +28,7 @@ def show(id: str, given: Given, *, as_json: bool) -> int:
         print(f"no consecutor in {settings.dir}")
     else:
         for name, state in found.items():
-            _print(name, state)
+            _print(RunDir(settings.dir, name), state)
     running = [state for state in found.values() if state["state"] not in ("stopped", "unknown")]
     return exits.OK if running or (not id and not found) else exits.NOT_RUNNING
 
@@ -57,10 +58,10 @@ def _from_store(directory: RunDir) -> dict[str, Any]:
         return {}
     except (StoreError, RunDirError) as error:
         return {"error": str(error)}
-    return {name: getattr(totals, name) for name in ("accepted", "completed", "failed", "open", "waiting")}
+    return {name: getattr(totals, name) for name in _COUNTS}
 
 
-def _print(name: str, state: dict[str, Any]) -> None:
+def _print(directory: RunDir, state: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -68,15 +69,19 @@ def _print(name: str, state: dict[str, Any]) -> None:
     # In a pipe there is no width to keep to, and programs look for whole names.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
     uptime = f", up {state['uptime_s']:.0f} s" if "uptime_s" in state else ""
-    console.print(f"[bold]{name}[/bold]: {state['state']}{uptime}", soft_wrap=True)
+    console.print(f"[bold]{directory.id}[/bold]: {state['state']}{uptime}", soft_wrap=True)
     if state.get("error"):
         print(f"  {state['error']}", file=sys.stderr)
     if state.get("tracking") is False:
         counts = "{accepted:,} accepted, {failed:,} failed, {lost:,} lost".format(**state)
         console.print(f"  {counts} (nothing is tracked)", soft_wrap=True)
     elif state.get("accepted") is not None:
-        counts = "{accepted:,} accepted = {completed:,} completed + {failed:,} failed + {open:,} open".format(**state)
-        console.print(f"  {counts} ({state['waiting']:,} of them wait for a retry)", soft_wrap=True)
+        discarded = " + {discarded:,} discarded".format(**state) if state.get("discarded") else ""
+        counts = "{accepted:,} accepted = {completed:,} completed + {failed:,} failed{more} + {open:,} open"
+        told = counts.format(**state, more=discarded)
+        console.print(f"  {told} ({state['waiting']:,} of them wait for a retry)", soft_wrap=True)
+        if state["failed"]:
+            console.print(f"  failed and kept: consecutiond failed list {escape(named(directory))}", soft_wrap=True)
     elif "parts" in state:
         console.print("  how many items there are is not known now: the acker does not answer", soft_wrap=True)
     if state.get("guarantee"):

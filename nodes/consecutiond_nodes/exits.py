@@ -1,6 +1,6 @@
 """The ways out of a node: what `push` and `write` do, chosen once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from consecutiond_broker.edge import ANY
@@ -106,8 +106,13 @@ class Exits:
 
     def no_output(self, container_name: str, _value: Any) -> None:
         """Refuse a write to an output that is not registered."""
-        known = ", ".join(self._outputs or ()) or "none"
-        raise OutputError(
-            f"node {self._node} wrote to the output {container_name!r}, which is not registered (registered: {known}). "
-            f"Register it before the start: consecutor.register_output({container_name!r}, [])"
-        )
+        raise unregistered(self._node, container_name, self._outputs or ())
+
+
+def unregistered(node: str, container_name: str, outputs: Sequence[str]) -> OutputError:
+    """Return what a write to an output raises that is not among the registered ones."""
+    known = ", ".join(outputs) or "none"
+    return OutputError(
+        f"node {node} wrote to the output {container_name!r}, which is not registered (registered: {known}). "
+        f"Register it before the start: consecutor.register_output({container_name!r}, [])"
+    )

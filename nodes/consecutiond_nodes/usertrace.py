@@ -19,6 +19,11 @@ def user_traceback(error: BaseException) -> str:
     return "".join(shown.format())
 
 
+def is_ours(filename: str) -> bool:
+    """Say whether a frame of a traceback is ours, or of the import machinery, by the file of its code."""
+    return filename.startswith(_hidden_directories())
+
+
 def _cut(shown: traceback.TracebackException | None, hidden: tuple[str, ...], seen: set[int]) -> None:
     # errors may lead to each other in a circle
     if shown is None or id(shown) in seen:

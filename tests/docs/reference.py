@@ -23,9 +23,16 @@ def codes() -> Iterator[str]:
 
 
 def verbs() -> dict[str, Any]:
-    """Every verb of the command line."""
-    group: Any = typer.main.get_command(app)
-    return dict(group.commands)
+    """Every verb of the command line; those of a group with its name before theirs."""
+    return dict(_verbs(typer.main.get_command(app), ""))
+
+
+def _verbs(group: Any, before: str) -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _verbs(command, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
 
 
 def verb(name: str) -> Iterator[str]:
