@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from consecutiond.acker.stores import StoreError
+from consecutiond.acker.stores.numbered import LogLostError
 from consecutiond.logs import get_logger
 from consecutiond_broker.pulse import Pulse
 from consecutiond_broker.wake import Wake
@@ -90,6 +91,6 @@ class PartThread:
 
 def _explain(error: BaseException) -> str:
     """Return the user's own traceback; of what a store says the text alone, since no code of the user's is in it."""
-    if isinstance(error, StoreError):
+    if isinstance(error, StoreError | LogLostError):
         return str(error)
     return getattr(error, "user_traceback", "") or user_traceback(error)

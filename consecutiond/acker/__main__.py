@@ -15,13 +15,14 @@ from consecutiond.acker.options import AckerOptions  # noqa: E402
 from consecutiond.acker.service import Acker, log  # noqa: E402
 from consecutiond.acker.stores import open_store  # noqa: E402
 from consecutiond.acker.stores.base import StoreError  # noqa: E402
+from consecutiond.acker.stores.numbered import LogLostError  # noqa: E402
 from consecutiond.logs import log_events  # noqa: E402
 from consecutiond_broker.epochs import next_epoch  # noqa: E402
 from consecutiond_broker.options import load_options  # noqa: E402
 from consecutiond_broker.pulse import Pulse  # noqa: E402
 from consecutiond_broker.signals import Signals  # noqa: E402
 
-#: the store cannot be opened
+#: the store cannot be opened, or has lost what it had confirmed
 EXIT_NO_STORE = 3
 
 
@@ -49,7 +50,14 @@ def main() -> int:
     acker.listen(Signals(signal.SIGTERM))
     pulse.say("ready")
     log.info("acker.ready", epoch=epoch, guarantee=committer.store.describe())
-    acker.run()
+    try:
+        acker.run()
+    except LogLostError as error:
+        # What is in memory here has no log any more: the next incarnation reads what there is.
+        log.error("store.lost", error=str(error))
+        pulse.say("failed", str(error))
+        pulse.close()
+        return EXIT_NO_STORE
     pulse.close()
     acker.close()
     context.term()

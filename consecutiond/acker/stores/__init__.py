@@ -104,7 +104,7 @@ def _reader(url: str) -> ReadableStore:
         return RedisReader(url)
     path = _path(url)
     if scheme(url) == "kyoto":
-        from consecutiond.acker.stores.kyoto import KyotoReader
+        from consecutiond.acker.stores.kyotoreader import KyotoReader
 
         return KyotoReader(path)
     return SqliteReader(path)

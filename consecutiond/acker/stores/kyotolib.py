@@ -4,6 +4,7 @@ The Python binding of Debian is built for Debian's Python alone; the library ser
 """
 
 import ctypes
+from collections.abc import Iterator
 from ctypes.util import find_library
 from typing import Any, Final
 
@@ -12,10 +13,10 @@ from consecutiond.acker.stores.base import StoreError
 #: the library of version 1.2, its C interface the same since 2010
 _LIBRARY: Final = "libkyotocabinet.so.16"
 
-#: modes of `kcdbopen`; files are locked by the store, which does it across threads, too
-READER, WRITER, CREATE, NO_LOCK, NO_REPAIR = 1, 2, 4, 64, 256
-#: the error code for a key that is not there
-NO_RECORD: Final = 7
+#: modes of `kcdbopen`
+READER, WRITER, CREATE, TRY_LOCK, NO_REPAIR = 1, 2, 4, 128, 256
+#: error codes: none, and for a key that is not there
+SUCCESS, NO_RECORD = 0, 7
 
 _P, _S, _I = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int32
 #: function -> type of its result, types of its arguments
@@ -34,8 +35,8 @@ _SIGNATURES: Final[dict[str, tuple[Any, list[Any]]]] = {
     "kcdbendtran": (_I, [_P, _I]),
     "kcdbcursor": (_P, [_P]),
     "kccurdel": (None, [_P]),
-    "kccurjumpkey": (_I, [_P, ctypes.c_char_p, _S]),
-    "kccurget": (_P, [_P, ctypes.POINTER(_S), ctypes.POINTER(_P), ctypes.POINTER(_S), _I]),
+    "kccurjump": (_I, [_P]),
+    "kccurgetkey": (_P, [_P, ctypes.POINTER(_S), _I]),
     "kcfree": (None, [_P]),
 }
 
@@ -141,28 +142,25 @@ class Database:
             if error.code != NO_RECORD:
                 raise error
 
-    def page(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
-        """Return up to `limit` keys and values from `start` to before `stop`, in the order of their bytes."""
+    def all_keys(self) -> Iterator[bytes]:
+        """Yield all keys, in no order; nothing may be written meanwhile."""
         cursor = self._library.kcdbcursor(self._handle)
         try:
-            found: list[tuple[bytes, bytes]] = []
-            if not self._library.kccurjumpkey(cursor, start, len(start)):
-                return found
-            while len(found) < limit and (pair := self._step(cursor)) is not None and pair[0] < stop:
-                found.append(pair)
-            return found
+            more = self._library.kccurjump(cursor)
+            while more and (key := self._step(cursor)) is not None:
+                yield key
         finally:
             self._library.kccurdel(cursor)
+        error = self._error()
+        if error.code not in (SUCCESS, NO_RECORD):
+            raise error
 
-    def _step(self, cursor: Any) -> tuple[bytes, bytes] | None:
-        key_size, value, value_size = _S(), _P(), _S()
-        key = self._library.kccurget(
-            cursor, ctypes.byref(key_size), ctypes.byref(value), ctypes.byref(value_size), True
-        )
+    def _step(self, cursor: Any) -> bytes | None:
+        size = _S()
+        key = self._library.kccurgetkey(cursor, ctypes.byref(size), True)
         if key is None:
             return None
         try:
-            # The value lies behind the key, in the same memory.
-            return ctypes.string_at(key, key_size.value), ctypes.string_at(value.value or 0, value_size.value)
+            return ctypes.string_at(key, size.value)
         finally:
             self._library.kcfree(key)
