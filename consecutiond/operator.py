@@ -299,4 +299,3 @@ def read_plan(directory: RunDir) -> Mapping[str, Mapping[str, Any]]:
     from consecutiond.planpicture import read_parts
 
     return read_parts(directory.plan)
-

@@ -9,6 +9,7 @@ import pytest
 
 from consecutiond import Node
 from consecutiond.acker.options import AckerOptions
+from consecutiond.acker.policies import Policy
 from consecutiond.config import ConfigError, Settings
 from consecutiond.effective import resolve
 from consecutiond.heartoptions import HeartOptions
@@ -212,8 +213,8 @@ def test_options_reach_the_parts_that_they_are_about(tmp_path: Path) -> None:
     parts = plan_of(diamond(), tmp_path, settings=resolve(given).settings).parts
     heart, acker, broker, worker = parts["heart"], parts["acker"], parts["broker-a-b"], parts["node-a.0"]
     assert (heart.start_timeout_s, heart.stop_timeout_s) == (3.0, 4.0)
-    assert (acker.max_pending, acker.max_backlog, acker.policies.default.max_attempts) == (11, 2048, 7)
-    assert (acker.policies.default.backoff_s, acker.policies.default.backoff_max_s, acker.durability) == (0.5, 9.0, "fast")
+    assert (acker.max_pending, acker.max_backlog, acker.durability) == (11, 2048, "fast")
+    assert acker.policies.default == Policy(max_attempts=7, backoff_s=0.5, backoff_max_s=9.0)
     assert (worker.batch_items, worker.batch_s, worker.batch_bytes, worker.window) == (12, 0.3, 4096, 5)
     assert (broker.window, worker.max_message) == (6, 1 << 17)
     assert {part.heartbeat_s for part in (acker, broker, worker)} == {0.25}

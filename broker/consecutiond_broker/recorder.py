@@ -5,7 +5,7 @@ When nothing is tracked the acker names the broker of the input's edge instead, 
 
 import os
 from collections import deque
-from typing import Final
+from typing import Final, NamedTuple
 
 import zmq
 
@@ -21,6 +21,13 @@ _DRAIN: Final = 100
 
 class RefusedError(ConsecutiondError):
     """The acker takes no more input; what has a receipt stays recorded."""
+
+
+class _Batch(NamedTuple):
+    seq: int
+    values: int
+    entry: tuple[str, ...]
+    body: bytes
 
 
 class Recorder:
@@ -43,7 +50,9 @@ class Recorder:
         self._direct: Direct | None = None
         self._joined = False
         self._seq = 0
-        self._unreceipted: deque[tuple[int, list[bytes]]] = deque()
+        self._unreceipted: deque[_Batch] = deque()
+        #: how many batches the acker's count is behind ours, since its log has lost them
+        self._behind = 0
         self._waits: bool | None = None
         self.recorded = 0
         #: batch number -> place in the input log of its first root; whoever wants to know takes them out
@@ -82,13 +91,17 @@ class Recorder:
         if self.refused:
             raise RefusedError(self.refused)
         self._seq += 1
-        frames = [wire.pack(wire.Append(self.producer, self._seq, count, entry)), body]
-        self._unreceipted.append((self._seq, frames))
+        batch = _Batch(self._seq, count, entry, body)
+        self._unreceipted.append(batch)
         if self._direct is not None:
             self._direct.send(self._seq, count, body)
         elif self._joined:
-            self.dealer.send(frames)
+            self._send(batch)
         return self._seq
+
+    def _send(self, batch: "_Batch") -> None:
+        head = wire.Append(self.producer, batch.seq - self._behind, batch.values, batch.entry)
+        self.dealer.send([wire.pack(head), batch.body])
 
     def end(self, *, wait: bool) -> None:
         """Say that nothing more comes; with ``wait``, `summary` is set when the graph has ended."""
@@ -130,10 +143,8 @@ class Recorder:
         self._direct = Direct(self._context, uri, self.producer)
         if self._poller is not None:
             self._direct.dealer.register(self._poller)
-        for seq, frames in self._unreceipted:
-            head = wire.unpack(frames)
-            assert isinstance(head, wire.Append)  # noqa: S101 - nothing else is kept
-            self._direct.send(seq, head.count, frames[1])
+        for batch in self._unreceipted:
+            self._direct.send(batch.seq, batch.values, batch.body)
 
     def _stop_direct(self) -> None:
         """The acker takes no more: send nothing more past it, and tell it when what was sent has arrived."""
@@ -144,18 +155,22 @@ class Recorder:
 
     def _receive(self, head: wire.Head) -> None:
         if isinstance(head, wire.Receipt):
-            self._receipted(head.seq)
+            newest = head.seq + self._behind
+            self._receipted(newest)
             self.withheld = head.withheld
-            first = head.seq - len(head.positions) + 1
-            self.positions.update(zip(range(first, head.seq + 1), head.positions, strict=True))
+            first = newest - len(head.positions) + 1
+            self.positions.update(zip(range(first, newest + 1), head.positions, strict=True))
         elif isinstance(head, wire.ProducerJoined):
-            self._receipted(head.recorded)
             self._joined, self.withheld = True, False
             if head.uri:
+                self._receipted(head.recorded)
                 self._go_direct(head.uri)
             else:
-                for _, frames in self._unreceipted:
-                    self.dealer.send(frames)
+                # A log that lost batches with a receipt counts on from what it has, or it would wait for them.
+                self._behind = max(self._behind, self.recorded - head.recorded)
+                self._receipted(head.recorded + self._behind)
+                for batch in self._unreceipted:
+                    self._send(batch)
             self._send_end()
         elif isinstance(head, wire.Refused):
             self.refused = head.reason
@@ -165,7 +180,7 @@ class Recorder:
 
     def _receipted(self, seq: int) -> None:
         self.recorded = max(self.recorded, seq)
-        while self._unreceipted and self._unreceipted[0][0] <= seq:
+        while self._unreceipted and self._unreceipted[0].seq <= seq:
             self._unreceipted.popleft()
 
     def close(self) -> None:

@@ -42,7 +42,9 @@ def nodes(context: typer.Context, incomplete: str) -> Iterator[str]:
     from consecutiond.operator import read_plan
 
     try:
-        parts = read_plan(RunDir(_base(context), str(context.params.get("id"))))
+        # Behind an option without its value, what was typed before it is not taken for arguments yet.
+        id = context.params.get("id") or next(iter(context.args), "")
+        parts = read_plan(RunDir(_base(context), id))
     except (ConfigError, RunDirError, OSError):
         # As above.
         return

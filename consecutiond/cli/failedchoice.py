@@ -1,6 +1,7 @@
 """Which failed items a command means: filters, groups, positions, and expressions."""
 
 import difflib
+import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from consecutiond.acker.stores.base import EVERY, Failed, Where
+from consecutiond.acker.stores.base import EVERY, Failed, Group, Where
 from consecutiond.acker.stores.shapes import shape
 from consecutiond.cli.failedvalues import value_of
 from consecutiond.deadletters import MOST
@@ -23,6 +24,10 @@ _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w":
 _RANGE: Final = re.compile(r"(\d+)(?:-(\d+))?")
 #: positions of the last root that a log can have
 _LAST: Final = 2**63
+
+#: what names of groups are made of: no vowels, so no words, and no digits, so no numbers
+_LETTERS: Final = "bcdfghjklmnpqrstvwxz"
+_NAME_LENGTH: Final = 5
 
 Test = Callable[[Failed], bool]
 
@@ -38,7 +43,7 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
     node: str = ""
     kind: str = ""
     error: str = ""
-    group: int | None = None
+    group: str = ""
     since: str = ""
     until: str = ""
     where: str = ""
@@ -114,7 +119,7 @@ def choose(operator: Operator, filters: Filters, now: float | None = None) -> Ch
     )  # fmt: skip
     tests: list[Test] = []
     words = str(filters)
-    if filters.group is not None:
+    if filters.group:
         where, group_words = _group(operator, where, filters.group, tests)
         words = f"{words} ({group_words})"
     if filters.where:
@@ -224,14 +229,22 @@ def _moment(text: str, option: str, now: float) -> float:
         ) from None
 
 
-def _group(operator: Operator, where: Where, number: int, tests: list[Test]) -> tuple[Where, str]:
+def group_name(group: Group) -> str:
+    """Return a short name of a group, which stays when others come and go: numbers do not."""
+    number = int.from_bytes(hashlib.blake2b("\0".join((group.node, group.kind, group.shape)).encode()).digest()[:8])
+    return "".join(_LETTERS[number // len(_LETTERS) ** place % len(_LETTERS)] for place in range(_NAME_LENGTH))
+
+
+def _group(operator: Operator, where: Where, wanted: str, tests: list[Test]) -> tuple[Where, str]:
     groups = operator.groups(where)
-    if not 1 <= number <= len(groups):
+    group = next(
+        (each for number, each in enumerate(groups, 1) if wanted in (str(number), group_name(each))), None
+    )  # fmt: skip
+    if group is None:
         raise ChoiceError(
-            f"there is no group {number}; `consecutiond failed list {operator.words}`, with the same filters, numbers "
-            f"them: there are {len(groups)} now"
+            f"there is no group {wanted}; `consecutiond failed list {operator.words}`, with the same filters, numbers "
+            f"and names them: there are {len(groups)} now"
         )
-    group = groups[number - 1]
     if not (group.node and group.kind and group.shape):
         # An empty text chooses everything in a store, and here it is meant as it is.
         alike = group.node, group.kind, group.shape

@@ -130,7 +130,17 @@ def _run_to_process(trial: Trial, value: Any) -> None:
         raise ChoiceError(f"--break: {fault}; its source cannot be read from here")
     # What it would ask at our own first line is answered for the user.
     debugger.rcLines.append("continue")
-    debugger.runcall(trial.process, value)
+    returned = False
+
+    def process() -> None:
+        nonlocal returned
+        trial.process(value)
+        returned = True
+
+    debugger.runcall(process)
+    if not returned:
+        # `runcall` takes it for the end.
+        raise BdbQuit
 
 
 def _raised(error: BaseException, *, terminal: bool) -> int:

@@ -7,7 +7,7 @@ import msgspec
 
 from consecutiond.acker.stores.base import Failed, Group
 from consecutiond.cli import exits
-from consecutiond.cli.failedchoice import Choice, Filters, choose, one
+from consecutiond.cli.failedchoice import Choice, Filters, choose, group_name, one
 from consecutiond.cli.failedvalues import (
     everything_of,
     first_line,
@@ -43,22 +43,27 @@ def list_failed(
         return _list_each(operator, choice, limit, after, as_json=as_json)
     groups = operator.groups(choice.where) if choice.by_store else _grouped(operator, choice)
     if as_json:
-        print(pretty([{"group": number, **msgspec.structs.asdict(group)} for number, group in enumerate(groups, 1)]))
+        print(pretty([_group_object(number, group) for number, group in enumerate(groups, 1)]))
     elif not groups:
         print(f"{operator.id}: no failed items" + (" of that kind" if filters else ""))
     else:
-        heading = ("group", "count", "node", "kind", "error", "newest", "example")
+        heading = ("group", "name", "count", "node", "kind", "error", "newest", "example")
         rows = [
-            (str(number), f"{group.count:,}", group.node, group.kind, group.shape, moment(group.newest),
-             str(group.example))
+            (
+                str(number), group_name(group), f"{group.count:,}", group.node, group.kind, group.shape,
+                moment(group.newest), str(group.example),
+            )
             for number, group in enumerate(groups, 1)
         ]  # fmt: skip
         print_table(heading, rows)
-        print(
-            f"\n{plural(sum(group.count for group in groups))}. See one: consecutiond failed show {operator.words} "
-            f"{groups[0].example}\nTry them again: consecutiond failed replay {operator.words} --group 1"
-        )
+        show = f"consecutiond failed show {operator.words} {groups[0].example}"
+        replay = f"consecutiond failed replay {operator.words} --group {group_name(groups[0])}"
+        print(f"\n{plural(sum(group.count for group in groups))}. See one: {show}\nTry them again: {replay}")
     return exits.OK
+
+
+def _group_object(number: int, group: Group) -> dict[str, object]:
+    return {"group": number, "name": group_name(group), **msgspec.structs.asdict(group)}
 
 
 def _grouped(operator: Operator, choice: Choice) -> list[Group]:

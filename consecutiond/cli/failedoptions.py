@@ -48,10 +48,14 @@ _OPTIONS: Final[dict[str, tuple[Any, Any]]] = {
     ),
     "group": (
         Annotated[
-            int | None,
-            typer.Option("--group", metavar="N", min=1, help="Group N, as `list` with the same filters numbers them."),
+            str,
+            typer.Option(
+                "--group",
+                metavar="N|NAME",
+                help="One group: its number as `list` with the same filters has it now, or its name, which stays.",
+            ),
         ],
-        None,
+        "",
     ),
     "since": (
         Annotated[

@@ -116,7 +116,6 @@ class Lane:
                 job.xors[entry] ^= id
             port.send(bundle, len(outputs), [roots.tobytes(), ids.tobytes(), body], lengths, self._partition)
 
-
     def _send_untracked(self, outputs: list[_Output], body: bytes, current: Job | None) -> None:
         """Send values without roots and ids; those jobs wait for them all the same whose items they are made of."""
         jobs = [item.job for _, anchors in outputs for item in anchors if item.job]

@@ -132,6 +132,31 @@ def test_after_the_acker_was_replaced_exactly_what_is_not_recorded_is_sent_again
     assert appended(acker) == [(2, b"second"), (3, b"third")]
 
 
+def test_an_acker_whose_log_lost_batches_gets_the_next_under_the_number_that_it_expects(
+    recorder: Recorder, acker: FakeAcker
+) -> None:
+    """What had a receipt is not here any more; what has none must not wait for it."""
+    join(recorder, acker)
+    for body in (b"first", b"second", b"third", b"fourth"):
+        recorder.append(body, 1)
+    until(lambda: len(acker.heard) == 4, recorder, acker)
+    acker.say(wire.Receipt(3))
+    until(lambda: recorder.recorded == 3, recorder, acker)
+    acker.heard.clear()
+    for recorded, expected in ((1, 2), (0, 1)):
+        acker.die()
+        acker.start()
+        join(recorder, acker, recorded=recorded)
+        until(lambda: acker.heard, recorder, acker)
+        assert appended(acker) == [(expected, b"fourth")]
+    acker.say(wire.Receipt(1, (77,)))
+    until(lambda: recorder.outstanding == 0, recorder, acker)
+    assert (recorder.recorded, recorder.positions) == (4, {4: 77})
+    assert recorder.append(b"fifth", 1) == 5
+    until(lambda: acker.heard, recorder, acker)
+    assert appended(acker) == [(2, b"fifth")]
+
+
 def test_an_old_receipt_takes_nothing_back(recorder: Recorder, acker: FakeAcker) -> None:
     join(recorder, acker, recorded=5)
     acker.say(wire.Receipt(3))

@@ -16,7 +16,7 @@ def produce():
     sys.stdout.write("pending")
     raise ReaderGoneError("gone")
 
-sys.exit(run_foreground(SimpleNamespace(outputs={}, last=None), produce, quiet=True))
+sys.exit(run_foreground(SimpleNamespace(outputs={}, other_output=None, last=None), produce, quiet=True))
 """
 
 

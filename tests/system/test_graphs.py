@@ -287,3 +287,23 @@ def test_any_iterable_will_do_and_an_empty_one_ends_the_graph_too(tmp_path: Path
         consecutor.produce_from_iterable(iterable)  # type: ignore[arg-type]
         assert ["sum", total] in out
     assert not living(tmp_path)
+
+
+def test_initialize_comes_before_begin_and_knows_edges_and_consecutor(tmp_path: Path) -> None:
+    source = (
+        HEAD
+        + """
+    class Wired(Node):
+        def initialize(self, upstream, downstream, consecutor):
+            super().initialize(upstream, downstream, consecutor)
+            self.seen = [list(upstream), list(downstream), consecutor]
+
+        def begin(self):
+            self.write("out", self.seen)
+
+    graph = Wired("wired") | Keep("keep")
+"""
+    )
+    consecutor, out = make(tmp_path, source)
+    consecutor.produce_from_iterable([])
+    assert out == [[["input->wired"], ["wired->keep"], "it"]]
