@@ -23,6 +23,11 @@ class TrialItem(Item):
 
     __slots__ = ()
 
+    @property
+    def waits(self) -> bool:
+        """Whether it is neither acked nor failed."""
+        return self.state != DONE
+
     def _mine(self, what: str) -> None:
         """Whatever its node says of it is allowed."""
 
