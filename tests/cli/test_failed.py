@@ -16,6 +16,7 @@ from consecutiond.cli import exits
 from consecutiond.deadletters import Request
 from consecutiond.operator import Operator, OperatorError
 from consecutiond.rundir import RunDir
+from tests import needs
 from tests.cli.buried import bury, letter
 from tests.cli.terminal import terminal
 from tests.system.shell import Shell, wait_for
@@ -629,6 +630,30 @@ def test_a_start_meanwhile_is_refused_and_a_live_one_is_not_written_to(stopped: 
             operator.act(Request("discard", Where(positions=(2,))))
     assert positions(stopped) == [2, 4, 5, 6]
     stopped.run("stop", "flow")
+
+
+@pytest.mark.parametrize("kind", ["kyoto", "redis"])
+def test_other_stores_are_operated_alike(flow: Shell, kind: str, request: pytest.FixtureRequest) -> None:
+    if kind == "kyoto":
+        needs.kyoto()
+        store = "kyoto"
+    else:
+        store = request.getfixturevalue("redis_server").url(f"failed{os.getpid()}")
+    done = flow.run("start", "flow.py", "--detach", "--store", store, "--max-attempts", 1)
+    assert done.returncode == exits.OK, done.stderr
+    flow.run("push", "flow", stdin=LINES)
+    wait_for(lambda: flow.status("flow")["failed"] == 5, "five failed items")
+    (flow.directory / "mended").touch()
+    assert "1 completed, 0 failed again" in failed(flow, "edit", 2, "--value", '"2"', "--replay", "--wait")
+    assert positions(flow, "--node", "halve") == [1, 4, 6]
+    flow.run("stop", "flow")
+    assert "3 failed items of flow replayed" in failed(flow, "replay", "--node", "halve")
+    assert failed(flow, "discard", 5) == "1 failed item of flow discarded\n"
+    assert counts(flow) == (6, 2, 0, 1, 3)
+    assert flow.run("start", "flow.py", "--detach", "--store", store).returncode == exits.OK
+    wait_for(lambda: flow.status("flow")["open"] == 0, "the end of every attempt")
+    assert counts(flow) == (6, 5, 0, 1, 0)
+    flow.run("stop", "flow")
 
 
 def test_a_log_in_memory_is_its_ackers_alone(flow: Shell) -> None:
