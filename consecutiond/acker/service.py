@@ -407,7 +407,7 @@ class Acker:
         self.cut = self.cut or head.cut
         self._forget_looks()
         for peer in self.producers.peers():
-            self._send(peer, wire.Refused(head.reason))
+            self._send(peer, wire.Refused(self.draining))
 
     def _stats_asked(self, peer: bytes, head: wire.StatsAsk, _frames: list[bytes]) -> None:
         self._send(peer, wire.Stats(head.number, msgspec.json.encode(self.stats())))
