@@ -18,7 +18,7 @@ import msgspec
 
 from consecutiond.acker.stores import Store, open_store, read_only
 from consecutiond.acker.stores.base import EVERY, Audit, Failed, Group, ReadableStore, Where
-from consecutiond.deadletters import MOST, Outcome, Request, decide, encode, read
+from consecutiond.deadletters import CHANGING, MOST, Outcome, Request, decide, encode, read
 from consecutiond.rundir import LiveError, RunDir
 from consecutiond_broker.errors import ConsecutiondError
 
@@ -93,7 +93,8 @@ class Operator:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for way in (self._reader, self._writer):
+        # Both may be the same.
+        for way in {self._reader, self._writer}:
             if way is not None:
                 way.close()
         self._reader = self._writer = None
@@ -164,8 +165,16 @@ class Operator:
             StoreError: the store cannot be written.
         """
         if self._writer is None:
-            self._writer = self._line() if self.live else _Unattended(self)
+            self._writer = self._line() if self.live else self._unattended()
         return self._writer.ask(msgspec.structs.replace(request, who=self._who), Outcome)
+
+    def _unattended(self) -> "_Unattended":
+        if self._reader is not None:
+            # Some stores admit one opener at a time: whoever writes to them reads, too.
+            self._reader.close()
+            self._reader = None
+        self._reader = way = _Unattended(self)
+        return way
 
     def _line(self) -> "_Line":
         return _Line(self._directory, self._patience_s)
@@ -211,6 +220,9 @@ class _Unattended:
             raise
 
     def ask(self, request: Request, kind: type[Answer]) -> Answer:
+        if request.verb not in CHANGING:
+            answer: Answer = read(request, self._store)
+            return answer
         letters = self._store.dead_letters(request.after, min(max(1, request.limit), MOST), request.where)
         decision = decide(request, letters, self._edges, ())
         if decision.error:
