@@ -226,11 +226,24 @@ def test_a_server_that_went_back_is_found_out_before_anything_is_written(make: M
         store.commit(Changes(appends=[append(2), append(3)]))
         server.kill()
         server.start()
-        with pytest.raises(LogLostError, match=r"went back.*appendonly no.*2 accepted items are lost"):
-            store.commit(Changes(appends=[append(4)]))
+        calls = (lambda: store.commit(Changes(appends=[append(4)])), store.totals, lambda: store.body(3))
+        for call in calls:
+            with pytest.raises(LogLostError, match=r"went back.*appendonly no.*2 accepted items are lost"):
+                call()
         server.client().flushall()
-        with pytest.raises(LogLostError, match=r"gone from the server.*3 accepted items are lost"):
-            store.commit(Changes(appends=[append(4)]))
+        for call in calls:
+            with pytest.raises(LogLostError, match=r"gone from the server.*3 accepted items are lost"):
+                call()
+
+
+def test_a_log_that_is_flushed_under_a_connection_that_stays_is_missed_by_every_call(make: Make) -> None:
+    server = make()
+    with closing(open_store(server.url("log"), "durable")) as store:
+        store.commit(Changes(appends=[append(1)]))
+        server.client().flushall()
+        for call in (lambda: store.commit(Changes(appends=[append(2)])), store.totals, lambda: store.body(1)):
+            with pytest.raises(LogLostError, match="gone from the server"):
+                call()
 
 
 def test_a_body_that_was_taken_away_stops_the_log(store: RedisStore, redis_server: RedisServer, name: str) -> None:

@@ -54,6 +54,23 @@ class RedisStore(RedisReader):
     def _greet(self, link: Link) -> None:
         super()._greet(link)
         self.durable = self._wants_disk and self.server.can_be_durable
+        if self._is_open:
+            # A server that was restarted may have lost something, which must come out before anything is read of it.
+            (fields,) = link.ask_now(self._get_log())
+            self._ours(self._read_log(fields))
+
+    def _counters(self) -> Counters:
+        (fields,) = self._opened().ask(self._get_log())
+        return self._ours(self._read_log(fields)).counters
+
+    def body(self, chunk: int) -> bytes:
+        """Return the body of a chunk."""
+        try:
+            return super().body(chunk)
+        except StoreError:
+            # If the log is gone as a whole, that is what has to be said.
+            self._counters()
+            raise
 
     def describe(self) -> str:
         """Say in one sentence what the store guarantees as the server is set."""
