@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,9 @@ from consecutiond_broker.deaths import kill_if_ours
 from tests.docs.blocks import PAGES, ROOT, Block, blocks_of, commands_of, matches
 
 #: seconds after which a block hangs
-HANGS_S = 60
+HANGS_S = 150
+#: seconds that a consecutor which was told to stop may still be there
+ENDS_S = 30
 #: blocks that are not run, by page and first line: each needs what a test cannot have
 NOT_RUN: set[tuple[str, str]] = set()
 #: what a console block may call
@@ -76,10 +79,17 @@ class Page:
     def live(self) -> list[RunDir]:
         return [found for found in RunDir.all(self.directory / ".consecution") if found.is_live()]
 
+    def ends(self) -> bool:
+        """Wait for consecutors that were told to stop; the last of their processes may take a moment."""
+        deadline = time.monotonic() + ENDS_S
+        while self.live() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return not self.live()
+
     def kill(self) -> None:
         for found in self.live():
-            pid, started = found.read_pids()["root"]
-            kill_if_ours(pid, started, signal.SIGKILL)
+            if "root" in (pids := found.read_pids()):
+                kill_if_ours(*pids["root"], signal.SIGKILL)
 
 
 def make_targets() -> set[str]:
@@ -97,7 +107,7 @@ def run_page(path: Path, directory: Path) -> None:
     page = Page(blocks_of(path), directory)
     try:
         page.run()
-        assert not page.live()
+        assert page.ends()
     finally:
         page.kill()
 
