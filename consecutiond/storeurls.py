@@ -12,6 +12,7 @@ PREFIX: Final = "prefix"
 #: what stands for a password where it is shown
 _MASK: Final = "***"
 _PASSWORD: Final = re.compile(r"([?&]password=)[^&]*")
+_USER: Final = re.compile(r"://[^/]*@")
 _USER_PASSWORD: Final = re.compile(r"^(\w+://[^:@/]*):.*@", re.DOTALL)
 
 #: the stores that are files in the consecutor's directory, by their short name
@@ -54,6 +55,17 @@ def redis_parts(url: str) -> tuple[str, str]:
     # `urlunsplit` would drop the empty host of unix:///path.
     server, _, _ = url.partition("?")
     return (f"{server}?{rest}" if rest else server), name
+
+
+def same(one: str, other: str) -> bool:
+    """Return whether two URLs name one log; on a server that is only known if both are written alike."""
+    if scheme(one) != scheme(other):
+        return False
+    file, another = file_of(one), file_of(other)
+    if file is not None and another is not None:
+        return file.resolve() == another.resolve()
+    # Who asks is not the log.
+    return _USER.sub("://", one) == _USER.sub("://", other)
 
 
 def masked(text: str) -> str:

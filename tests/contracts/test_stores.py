@@ -20,6 +20,7 @@ from consecutiond.acker.stores.base import (
     Chunk,
     Failed,
     Group,
+    Head,
     OpenChunk,
     Origin,
     Totals,
@@ -205,6 +206,25 @@ def test_text_that_no_utf8_carries_does_not_stop_a_commit_and_stays_readable(sto
     letter = store.dead_letters(0, 10)[0]
     assert letter.error == "open '\\udcff' \x00 ü"
     assert letter.entry == ("a,b", "ü")
+
+
+def test_a_log_that_adopts_the_head_of_another_is_that_log(store: Store, kind: str, tmp_path: Path) -> None:
+    """What a copy does: the rows by commits, then salt, numbers, counts and producers."""
+    store.commit(Changes(appends=[append(1, 1), append(7, 20, origin=Origin(b"q", 9))], done={7: b"\x01"}))
+    store.commit(Changes(dead=[failed(1)], waiting=[failed(2)], forget=[b"q"]))
+    head = Head(2**64 - 3, 50, 400, 399, 300, 60, {b"p\x00": 5, b"r": 2**40})
+    store.adopt(head)
+    assert store.head() == head
+    assert (store.salt, store.next_chunk(), store.next_position()) == (2**64 - 3, 50, 400)
+    assert store.totals() == Totals(accepted=399, completed=300, failed=1, waiting=1, open=38, discarded=60)
+    assert [store.last_sequence(name) for name in (b"p\x00", b"q", b"r")] == [5, 0, 2**40]
+    assert [each.chunk.id for each in store.open_chunks()] == [1, 7]
+    store.commit(Changes(appends=[append(50, 400, origin=Origin(b"p\x00", 6))]))
+    assert (store.totals().accepted, store.last_sequence(b"p\x00")) == (402, 6)
+    if kind in PERSISTENT:
+        store.close()
+        store.open()
+        assert (store.salt, store.next_chunk(), store.last_sequence(b"r")) == (2**64 - 3, 51, 2**40)
 
 
 def test_an_empty_group_changes_nothing(store: Store) -> None:

@@ -258,6 +258,29 @@ class Totals(Struct, frozen=True):
     discarded: int = 0
 
 
+class Head(Struct, frozen=True):
+    """What a log is beside its rows: with it a copy goes on where the original stopped.
+
+    Attributes:
+        salt: from which the keys of items are made.
+        next_chunk: the id at which chunks go on.
+        next_position: the position at which roots go on.
+        accepted: as in `Totals`.
+        completed: likewise.
+        discarded: likewise.
+        producers: of each producer the highest sequence.
+
+    """
+
+    salt: int
+    next_chunk: int
+    next_position: int
+    accepted: int
+    completed: int
+    discarded: int
+    producers: dict[bytes, int]
+
+
 class OpenChunk(Struct, frozen=True):
     """A chunk that is not over (its body left empty) and its bitmap, b"" when nothing of it is done."""
 
@@ -327,6 +350,10 @@ class ReadableStore(Protocol):
         """Return the totals as of the last commit."""
         ...
 
+    def head(self) -> Head:
+        """Return what a copy needs beside the rows."""
+        ...
+
 
 class Store(ReadableStore, Protocol):
     """A store that the acker writes to: one thread at a time, every call blocks until it is done."""
@@ -336,6 +363,14 @@ class Store(ReadableStore, Protocol):
 
         Raises:
             StoreError: nothing was changed; the same `changes` may be committed again later.
+
+        """
+
+    def adopt(self, head: Head) -> None:
+        """Become the log whose rows were committed here: take over its salt, numbers, counts and producers.
+
+        Raises:
+            StoreError: nothing was changed.
 
         """
 

@@ -7,7 +7,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from consecutiond.acker.stores import rows
-from consecutiond.acker.stores.base import FIRST_NUMBER, Append, Changes, Totals, numbers_after
+from consecutiond.acker.stores.base import FIRST_NUMBER, Append, Changes, Head, Totals, numbers_after
 
 #: tables whose keys are numbers and that are read in pages, in their order
 CHUNKS: Final = "chunks"
@@ -42,10 +42,26 @@ class Counters(Struct, frozen=True):
     discarded: int = 0
     audits: int = 0
 
+    def adopted(self, head: Head) -> "Counters":
+        """Return them for a log that has become another one; what it holds is counted as before."""
+        return replace(
+            self,
+            next_chunk=head.next_chunk,
+            next_position=head.next_position,
+            accepted=head.accepted,
+            completed=head.completed,
+            discarded=head.discarded,
+        )
+
     def totals(self) -> Totals:
         """Return what the contract tells of them."""
         still_open = self.accepted - self.completed - self.failed - self.discarded
         return Totals(self.accepted, self.completed, self.failed, self.waiting, still_open, self.discarded)
+
+
+def producer_rows(head: Head) -> dict[bytes, bytes]:
+    """Return the table of producers of a log that was taken over."""
+    return {name: b"%d" % sequence for name, sequence in head.producers.items()}
 
 
 #: what is there for the keys that `looked_up` returns: the value of a producer, of others only whether there is one

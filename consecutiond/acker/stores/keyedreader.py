@@ -11,6 +11,7 @@ from consecutiond.acker.stores.base import (
     Audit,
     Failed,
     Group,
+    Head,
     OpenChunk,
     StoreError,
     Totals,
@@ -32,7 +33,9 @@ class Page(NamedTuple):
 
 
 class KeyedReader(ABC):
-    """All questions of `ReadableStore`, by three of a driver."""
+    """All questions of `ReadableStore`, by four of a driver."""
+
+    salt: int
 
     #: how messages call the store
     name: str
@@ -49,6 +52,10 @@ class KeyedReader(ABC):
     def _pages(self, *pages: Page) -> list[list[tuple[int, bytes]]]:
         """Return several pages as of one moment, each as numbers and rows in rising order."""
 
+    @abstractmethod
+    def _producers(self) -> dict[bytes, bytes]:
+        """Return the whole table of producers."""
+
     def next_chunk(self) -> int:
         """Return the id at which chunks go on."""
         return self._counters().next_chunk
@@ -60,6 +67,13 @@ class KeyedReader(ABC):
     def totals(self) -> Totals:
         """Return the totals as of the last commit."""
         return self._counters().totals()
+
+    def head(self) -> Head:
+        """Return what a copy needs beside the rows."""
+        counters = self._counters()
+        producers = {name: int(sequence) for name, sequence in self._producers().items()}
+        counts = counters.accepted, counters.completed, counters.discarded
+        return Head(self.salt, counters.next_chunk, counters.next_position, *counts, producers)
 
     def last_sequence(self, producer: bytes) -> int:
         """Return the highest sequence recorded for a producer, 0 when it is unknown."""

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -10,8 +11,8 @@ from secrets import randbits
 import msgspec
 
 from consecutiond.acker.stores import keyed, rows
-from consecutiond.acker.stores.base import Changes, Durability
-from consecutiond.acker.stores.keyed import Counters, Decision
+from consecutiond.acker.stores.base import Changes, Durability, Head
+from consecutiond.acker.stores.keyed import Counters, Key
 from consecutiond.acker.stores.kyotolib import CREATE, WRITER, Database, KyotoError
 from consecutiond.acker.stores.kyotoreader import LOG, MODE, SCHEMA_VERSION, KyotoReader, Log, place
 from consecutiond.acker.stores.numbered import Numbered
@@ -99,26 +100,37 @@ class KyotoStore(KyotoReader):
             found = {key: self._opened().get(place(key)) for key in keyed.looked_up(changes)}
         decision = keyed.decide(changes, log.counters, found)
         self._numbered.begin(changes)
-        with self._explained("written (nothing of this group was recorded)"):
-            self._transact(log, decision)
+        self._transact(
+            msgspec.structs.replace(log, commit=self._numbered.next, counters=decision.counters), decision.writes
+        )
         for key, value in decision.writes.items():
             if key.table in self._numbers:
                 numbers = self._numbers[key.table]
                 (numbers.discard if value is None else numbers.add)(rows.number(key.key))
         self._numbered.end(decision.counters.accepted)
 
-    def _transact(self, log: Log, decision: Decision) -> None:
+    def adopt(self, head: Head) -> None:
+        """Become the log whose rows were committed here, in one transaction."""
+        log, gone = self._log(), dict.fromkeys(self._producers())
+        producers: dict[bytes, bytes | None] = {**gone, **keyed.producer_rows(head)}
+        self._transact(
+            msgspec.structs.replace(log, salt=head.salt, counters=log.counters.adopted(head)),
+            {Key(keyed.PRODUCERS, name): value for name, value in producers.items()},
+        )
+        self.salt = head.salt
+
+    def _transact(self, log: Log, writes: Mapping[Key, bytes | None]) -> None:
         database = self._opened()
-        replaced = msgspec.structs.replace(log, commit=self._numbered.next, counters=decision.counters)
         try:
-            database.begin(hard=self.durable)
-            for key, value in decision.writes.items():
-                if value is None:
-                    database.remove(place(key))
-                else:
-                    database.set(place(key), value)
-            database.set(LOG, msgspec.msgpack.encode(replaced))
-            database.end(commit=True)
+            with self._explained("written (nothing of this group was recorded)"):
+                database.begin(hard=self.durable)
+                for key, value in writes.items():
+                    if value is None:
+                        database.remove(place(key))
+                    else:
+                        database.set(place(key), value)
+                database.set(LOG, msgspec.msgpack.encode(log))
+                database.end(commit=True)
         except BaseException:
             self._undo(database)
             raise

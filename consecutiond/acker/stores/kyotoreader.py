@@ -226,6 +226,12 @@ class KyotoReader(KeyedReader):
         with self._explained("read"):
             return database.get(place(key))
 
+    def _producers(self) -> dict[bytes, bytes]:
+        database, letter = self._opened(), _LETTERS[keyed.PRODUCERS]
+        with self._explained("read"):
+            names = [key[1:] for key in database.all_keys() if key.startswith(letter)]
+        return {name: self._value(Key(keyed.PRODUCERS, name)) or b"0" for name in names}
+
     def _pages(self, *pages: Page) -> list[list[tuple[int, bytes]]]:
         # One moment by itself: nobody else has the file, and one thread at a time has us.
         return [self._page(page) for page in pages]

@@ -15,6 +15,7 @@ from consecutiond.acker.stores.base import (
     Chunk,
     Failed,
     Group,
+    Head,
     OpenChunk,
     StoreError,
     Totals,
@@ -157,6 +158,19 @@ class MemoryStore:
         failed, waiting = len(self._dead), len(self._waiting)
         still_open = self._accepted - self._completed - failed - self._discarded
         return Totals(self._accepted, self._completed, failed, waiting, still_open, self._discarded)
+
+    def head(self) -> Head:
+        """Return what a copy needs beside the rows."""
+        self._require_open()
+        counts = self._accepted, self._completed, self._discarded
+        return Head(self.salt, *self._next, *counts, dict(self._producers))
+
+    def adopt(self, head: Head) -> None:
+        """Become the log whose rows were committed here."""
+        self._require_open()
+        self.salt, self._next = head.salt, (head.next_chunk, head.next_position)
+        self._accepted, self._completed, self._discarded = head.accepted, head.completed, head.discarded
+        self._producers = dict(head.producers)
 
     def _require_open(self) -> None:
         if not self._is_open:

@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from consecutiond.acker.stores import keyed
-from consecutiond.acker.stores.base import Changes, Durability, StoreError
+from consecutiond.acker.stores.base import Changes, Durability, Head, StoreError
 from consecutiond.acker.stores.keyed import Counters, Decision, Key
 from consecutiond.acker.stores.numbered import LogLostError, Numbered
 from consecutiond.acker.stores.redislink import Command, Link, explained, first_error
@@ -135,6 +135,24 @@ class RedisStore(RedisReader):
         self._synchronise(again=False)
         self._numbered.end(decision.counters.accepted)
         return True
+
+    def adopt(self, head: Head) -> None:
+        """Become the log whose rows were committed here, in one transaction."""
+        self._opened()
+        for _ in range(_RACES):
+            fields, *_ = self._look([])
+            counters = self._ours(self._read_log(fields)).counters.adopted(head)
+            producers = self._keys[keyed.PRODUCERS]
+            commands = [
+                _hset(self._keys[LOG], msgspec.structs.asdict(counters) | {"salt": head.salt}),
+                ("DEL", producers),
+                *_many("HSET", producers, list(keyed.producer_rows(head).items())),
+            ]
+            if self._execute(commands):
+                self._synchronise(again=False)
+                self.salt = head.salt
+                return
+        raise self._contended()
 
     def _look(self, asked: list[Key]) -> list[Any]:
         """Watch all keys; return the hash of the log, the numbers of chunks and bodies, and what was asked for."""

@@ -137,6 +137,10 @@ class RedisReader(KeyedReader):
         (value,) = self._opened().ask(("HGET", self._keys[key.table], key.key))
         return value  # type: ignore[no-any-return]
 
+    def _producers(self) -> dict[bytes, bytes]:
+        (pairs,) = self._opened().ask(("HGETALL", self._keys[keyed.PRODUCERS]))
+        return dict(zip(pairs[::2], pairs[1::2], strict=True))
+
     def _pages(self, *pages: Page) -> list[list[tuple[int, bytes]]]:
         asked = [
             ("ZRANGEBYLEX", self._keys[page.table], *_behind(page.after), "LIMIT", 0, page.limit) for page in pages

@@ -5,7 +5,7 @@ import secrets
 import sqlite3
 from typing import Any
 
-from consecutiond.acker.stores.base import FIRST_NUMBER, Chunk, Failed, OpenChunk, StoreError, Where, printable
+from consecutiond.acker.stores.base import FIRST_NUMBER, Chunk, Failed, Head, OpenChunk, StoreError, Where, printable
 from consecutiond.acker.stores.shapes import shape
 
 #: "cons" in ASCII; SQLite keeps it in the header of the file, where `file` and we can read it.
@@ -126,6 +126,19 @@ def create_if_new(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")
+
+
+def adopt(connection: sqlite3.Connection, head: Head) -> None:
+    """Take over what another log is beside its rows."""
+    connection.execute(
+        "UPDATE counters SET salt = ?, next_chunk = ?, next_position = ?, accepted = ?, completed = ?, discarded = ?",
+        (
+            head.salt.to_bytes(8, "little"), head.next_chunk, head.next_position, head.accepted, head.completed,
+            head.discarded,
+        ),
+    )  # fmt: skip
+    connection.execute("DELETE FROM producers")
+    connection.executemany(KEEP_SEQUENCE, head.producers.items())
 
 
 def refuse_foreign(connection: sqlite3.Connection, path: str) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from consecutiond.acker.stores.base import (
     Durability,
     Failed,
     Group,
+    Head,
     NoStoreError,
     OpenChunk,
     StoreError,
@@ -159,6 +160,13 @@ class SqliteReader:
         accepted, completed, failed, waiting, discarded = row
         return Totals(accepted, completed, failed, waiting, accepted - completed - failed - discarded, discarded)
 
+    def head(self) -> Head:
+        """Return what a copy needs beside the rows."""
+        row = self._one("SELECT next_chunk, next_position, accepted, completed, discarded FROM counters")
+        next_chunk, next_position, accepted, completed, discarded = row
+        producers = dict(self._all("SELECT producer, sequence FROM producers"))
+        return Head(self.salt, next_chunk, next_position, accepted, completed, discarded, producers)
+
     def _one(self, query: str, *values: object) -> Any:
         return self._all(query, *values)[0]
 
@@ -244,11 +252,19 @@ class SqliteStore(SqliteReader):
             StoreError: nothing was changed; the same `changes` may be committed again later.
 
         """
+        self._transact(lambda connection: _apply(connection, changes))
+
+    def adopt(self, head: Head) -> None:
+        """Become the log whose rows were committed here, in one transaction."""
+        self._transact(lambda connection: schema.adopt(connection, head))
+        self.salt = head.salt
+
+    def _transact(self, change: Callable[[sqlite3.Connection], None]) -> None:
         connection = self._connection()
         with self._explained("written (nothing of this group was recorded)"):
             try:
                 connection.execute("BEGIN IMMEDIATE")
-                _apply(connection, changes)
+                change(connection)
                 connection.execute("COMMIT")
             except BaseException:
                 # SQLite has rolled back by itself after some faults, a full disk among them.
