@@ -64,9 +64,7 @@ def copy(source: ReadableStore, target: Store, step: Callable[[int], None]) -> C
 
     """
     if not is_empty(target):
-        raise StoreError(
-            "the target holds a log already, with which a copy would mix: give an empty place."
-        )
+        raise StoreError("the target holds a log already, with which a copy would mix: give an empty place.")
     head = source.head()
     for group in _groups(source):
         target.commit(group)
