@@ -84,7 +84,7 @@ def test_completion_can_be_installed_and_completes_verbs(shell: Shell) -> None:
     )  # fmt: skip
     assert "complete -o default -F _consecutiond_completion consecutiond" in script.stdout
     shell.environment |= {"_CONSECUTIOND_COMPLETE": "complete_bash", "COMP_WORDS": "consecutiond st", "COMP_CWORD": "1"}
-    assert shell.run().stdout.split() == ["start", "status", "stop"]
+    assert shell.run().stdout.split() == ["start", "status", "stop", "store"]
 
 
 # --- run -----------------------------------------------------------------------------------------------------
