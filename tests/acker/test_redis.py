@@ -6,9 +6,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from consecutiond.acker.committer import Committer
-from consecutiond.acker.stores import NoStoreError, StoreError, guarantee, open_store, read_only, redislink
+from consecutiond.acker.stores import NoStoreError, StoreError, guarantee, open_store, read_only, redislink, redisreader
 from consecutiond.acker.stores.base import Append, Changes, Chunk, Failed, Origin
 from consecutiond.acker.stores.numbered import LogLostError
 from consecutiond.acker.stores.redis import RedisStore
@@ -380,6 +381,51 @@ def test_settings_are_read_again_with_each_connection(make: Make) -> None:
         store.commit(Changes(appends=[append(1)]))
         assert not store.durable
         assert "two seconds" in store.describe()
+
+
+def test_a_server_that_can_wait_for_its_disk_is_asked_to_after_each_group(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server at hand is too old for WAITAOF: its answers are played, the group is recorded for real."""
+    answers, asked = [[1, 0], [0, 0], [1, 0]], []
+    ask_now, inspect = redislink.Link.ask_now, redisreader.inspect
+
+    def waiting(link: redislink.Link, *commands: redislink.Command) -> list[object]:
+        if commands[0][0] != "WAITAOF":
+            return ask_now(link, *commands)
+        asked.append(commands[0])
+        return [answers.pop(0)]
+
+    monkeypatch.setattr(redislink.Link, "ask_now", waiting)
+    monkeypatch.setattr(redisreader, "inspect", lambda link: replace(inspect(link), fsync="everysec", can_wait=True))
+    store.link.close()
+    store.commit(Changes(appends=[append(1)]))
+    assert store.durable
+    assert "survives a power cut (WAITAOF)" in store.describe()
+    with pytest.raises(StoreError, match="not synchronised its disk"):
+        store.commit(Changes(appends=[append(2)], completed=1))
+    store.commit(Changes(appends=[append(2)], completed=1))
+    assert (store.totals().accepted, store.totals().completed) == (2, 1)
+    assert asked == [("WAITAOF", 1, 0, 10_000)] * 3
+
+
+@pytest.mark.parametrize(
+    ("rights", "said"), [("+config|get", "appendfsync always"), ("", "does not tell its appendfsync")]
+)
+def test_a_user_with_the_rights_that_the_docs_name_is_enough(make: Make, rights: str, said: str) -> None:
+    server = make()
+    server.client().execute_command(
+        "ACL", "SETUSER", "us", "on", ">pw", "~{consecutiond:*", "+@read", "+@write", "+@transaction", "+@connection",
+        "+info", *rights.split(),
+    )  # fmt: skip
+    url = f"unix://us:pw@{server.socket}?prefix=log"
+    with closing(open_store(url, "durable")) as store:
+        store.commit(Changes(appends=[append(1)], waiting=[row(1)], dead=[row(1)]))
+        store.commit(Changes(done={1: None}, revived=[1]))
+        assert said in store.describe()
+        server.client().execute_command("ACL", "SETUSER", "us", "-hset")
+        with pytest.raises(StoreError, match=r"NOPERM.*lacks a right"):
+            store.commit(Changes(appends=[append(2)]))
 
 
 def test_without_asking_the_server_no_promise_is_made() -> None:

@@ -1,8 +1,8 @@
 """What each store costs: ``python -m tests.benchmarks.stores``.
 
 Three nodes in a line as in `line.py`, once for each store and durability, and single commits of 32 batches of 15 kB,
-which is what a receipt waits for. The Redis server is one of our own on a Unix socket: `appendfsync always` for durable,
-`everysec` for fast. It shares the machine.
+which is what a receipt waits for. The Redis server is one of our own on a Unix socket, on the same machine:
+`appendfsync always` for durable, `everysec` for fast.
 """
 
 import argparse
