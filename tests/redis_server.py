@@ -48,7 +48,9 @@ class RedisServer:
         options = {"dir": str(self.directory), "port": str(self.port), "unixsocket": str(self.socket)} | self.settings
         arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
         with (self.directory / "redis.out").open("ab") as out:
-            self.process = subprocess.Popen([self._program, *arguments], stdout=out, stderr=out)
+            # It dies with the tests, however they end.
+            command = ["setpriv", "--pdeathsig", "KILL", self._program, *arguments]
+            self.process = subprocess.Popen(command, stdout=out, stderr=out)
         if wait:
             self.wait()
         return self
