@@ -21,10 +21,17 @@ pytestmark = pytest.mark.chaos
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path / "redis")
-    yield server.start()
-    server.close()
+def settings() -> dict[str, str]:
+    return {}
+
+
+@pytest.fixture
+def server(tmp_path: Path, settings: dict[str, str]) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path / "redis", **settings)
+    try:
+        yield server.start()
+    finally:
+        server.close()
 
 
 class Pushing(threading.Thread):
@@ -139,24 +146,23 @@ def test_the_acker_is_killed_and_takes_its_log_up_again_from_the_server(tmp_path
     check_conserved(server, pushing, sink)
 
 
-def test_a_server_that_loses_its_data_is_told_and_the_graph_goes_on_with_what_there_is(tmp_path: Path) -> None:
-    """Without an append-only file: what was accepted is gone, but numbers are not used twice and new input flows."""
-    server = RedisServer(tmp_path / "redis", appendonly="no").start()
+@pytest.mark.parametrize("settings", [{"appendonly": "no"}], ids=["appendonly no"])
+def test_a_server_that_loses_its_data_is_told_and_the_graph_goes_on_with_what_there_is(
+    tmp_path: Path, server: RedisServer
+) -> None:
+    """What was accepted is gone, but numbers are not used twice and new input flows."""
     sink: list[int] = []
     consecutor = up(tmp_path, server, sink)
-    try:
-        assert "any end of the server takes all" in consecutor.status()["guarantee"]
-        pushing = Pushing(consecutor)
-        pushing.start()
-        pushing.wait_for_more()
-        server.kill()
-        server.start()
-        pushing.wait_for_more()
-        before = set(pushing.receipted)
-        pushing.wait_for_more()
-        pushing.end()
-        consecutor.down()
-        assert "accepted items are lost" in (tmp_path / "flow" / "log_files" / "acker.log").read_text()
-        assert pushing.receipted - before <= set(sink)
-    finally:
-        server.close()
+    assert "any end of the server takes all" in consecutor.status()["guarantee"]
+    pushing = Pushing(consecutor)
+    pushing.start()
+    pushing.wait_for_more()
+    server.kill()
+    server.start()
+    pushing.wait_for_more()
+    before = set(pushing.receipted)
+    pushing.wait_for_more()
+    pushing.end()
+    consecutor.down()
+    assert "accepted items are lost" in (tmp_path / "flow" / "log_files" / "acker.log").read_text()
+    assert pushing.receipted - before <= set(sink)
