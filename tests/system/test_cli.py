@@ -317,6 +317,8 @@ def test_a_daemon_in_the_foreground_is_the_root_and_drains_on_a_signal(shell: Sh
     wait_for(lambda: shell.run("push", "front", stdin="x\n" * 50).returncode == exits.OK, "somebody who takes lines")
     root = int((shell.home("front") / "pid_files" / "root.pid").read_text().split()[0])
     assert root == process.pid
+    # Before that, a stop leaves in the log what has been recorded.
+    wait_for(lambda: shell.status("front")["state"] == "running", "the graph to be up")
     process.send_signal(number)
     process.communicate(timeout=60)
     assert process.returncode == exits.OK
