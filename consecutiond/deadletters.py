@@ -104,8 +104,8 @@ class Decision(msgspec.Struct):
 
 
 def first_attempt(row: Failed, now: float) -> Failed:
-    """Return a row that is due now and has all its attempts before it."""
-    return replace(row, attempts=0, due=now)
+    """Return a row that is due now and has all its attempts, and all its time, before it."""
+    return replace(row, attempts=0, due=now, replayed_at=now)
 
 
 def decide(

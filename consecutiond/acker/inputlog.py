@@ -222,7 +222,7 @@ class InputLog:
             path=fail.path,
         )  # fmt: skip
         over = attempts >= policy.max_attempts
-        if not over and policy.too_old(now + delay - row.accepted_at):
+        if not over and policy.too_old(now + delay - row.tried_since):
             over, error = True, f"its next attempt would come after max_age_s = {policy.max_age_s:g}; {row.error}"
             row = replace(row, kind=EXPIRED, error=error)
         if over:
@@ -349,7 +349,8 @@ class InputLog:
         ready, fresh = lane.take()
         if fresh and lane.entry == self._input:
             self.backlog_bytes -= len(ready.body)
-        if self._policies.default.too_old(self._clock.wall() - ready.accepted_ms / 1000):
+        since = ready.accepted_ms / 1000 if ready.chunk else self._rows[int(ready.positions[0])].tried_since
+        if self._policies.default.too_old(self._clock.wall() - since):
             self._expire(ready)
             return None
         if not ready.chunk:

@@ -257,8 +257,8 @@ class Acker:
         def known(recorded: int) -> None:
             process = (head.pid, head.started) if head.pid else None
             recorded = self.producers.join(peer, head.producer, recorded, inside=head.inside, process=process)
-            # One that comes back while nothing more is taken has to hear which of its batches are recorded.
             self._forget_looks()
+            # One that comes back while nothing more is taken has to hear which of its batches are recorded.
             uri = "" if self._closed else self.options.input_uri
             self._send(peer, wire.ProducerJoined(self.epoch, recorded, uri))
             if self._closed and not head.inside:

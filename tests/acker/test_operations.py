@@ -1,5 +1,6 @@
 """What operators do to dead letters while the acker runs: replayed, discarded, edited, each once, and noted."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from consecutiond.acker.policies import Policies, Policy
 from consecutiond.acker.stores.base import Where
 from consecutiond.deadletters import Outcome, Request, encode
 from consecutiond_broker import codec, wire
@@ -219,6 +221,19 @@ def test_replays_wait_for_the_bounds_of_live_input(bench: Bench, entry: Edge, cl
     assert len(entry.values) == 4
     entry.complete(*entry.take(4))
     bench.until(lambda: len(entry.values) == 4)
+
+
+def test_a_replayed_root_has_all_its_time_again(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, policies=Policies(Policy(max_attempts=1, max_age_s=0.3)))
+    entry, client = bench.up(), bench.peer("C:operator")
+    bury(bench, entry, "a")
+    bench.until(lambda: time.time() > bench.dead()[0].accepted_at + 0.3)
+    ask(client, "replay")
+    [batch] = entry.take()
+    assert batch.values == ["a"]
+    entry.complete(batch)
+    bench.until(lambda: bench.stats()["completed"] == 1)
+    bench.close()
 
 
 def test_nothing_is_changed_while_the_graph_is_being_stopped(bench: Bench, entry: Edge, client: Peer) -> None:

@@ -82,6 +82,7 @@ class Failed(Struct, frozen=True):
         path: the nodes that it came through, the one in which it failed last.
         start_edge: where the next attempt enters instead of `entry`: it was replayed from a node; "" otherwise.
         start_item: what enters there, encoded as a batch of one.
+        replayed_at: when an operator had it tried again, wall clock, 0 if nobody has.
 
     """
 
@@ -102,6 +103,12 @@ class Failed(Struct, frozen=True):
     path: tuple[str, ...] = ()
     start_edge: str = ""
     start_item: bytes = b""
+    replayed_at: float = 0.0
+
+    @property
+    def tried_since(self) -> float:
+        """When its age begins to count: at its acceptance, or when an operator gave it all its time again."""
+        return max(self.accepted_at, self.replayed_at)
 
     @property
     def enters(self) -> tuple[str, ...]:

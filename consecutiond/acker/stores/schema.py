@@ -19,7 +19,8 @@ _FAILED_COLUMNS = """
     position INTEGER PRIMARY KEY, attempts INTEGER NOT NULL, entry TEXT NOT NULL, body BLOB NOT NULL,
     due REAL NOT NULL, node TEXT NOT NULL, kind TEXT NOT NULL, error TEXT NOT NULL, traceback TEXT NOT NULL,
     failed_at REAL NOT NULL, accepted_at REAL NOT NULL, handed_out INTEGER NOT NULL, edge TEXT NOT NULL,
-    item BLOB NOT NULL, path TEXT NOT NULL, start_edge TEXT NOT NULL, start_item BLOB NOT NULL, shape TEXT NOT NULL
+    item BLOB NOT NULL, path TEXT NOT NULL, start_edge TEXT NOT NULL, start_item BLOB NOT NULL,
+    replayed_at REAL NOT NULL, shape TEXT NOT NULL
 """
 
 # Bodies have a table of their own, so that a new bitmap rewrites a short row and not a megabyte. The counts
