@@ -66,7 +66,11 @@ class Later(Node):
     """Holds one item at a time: each is pushed when the next comes, or at the end."""
 
     holds_items = True
-    waiting: Item | None = None
+    waiting: Item | None
+
+    def begin(self) -> None:
+        # In threads it is the same object in every run.
+        self.waiting = None
 
     def process(self, item: Item) -> None:
         if self.waiting is not None:

@@ -2,25 +2,20 @@
 
 import asyncio
 import time
-from pathlib import Path
 from typing import Any
 
 from consecutiond import Node
+from tests.graphs.items import Sink
 
 #: values that get stuck
 STUCK = (13, 57)
 
 
-class Sink(Node):
-    def process(self, value: Any) -> None:
-        self.write("out", value)
-
-
 class Tries(Node):
-    """Never works for a string; tells by a file for each value how often it was tried."""
+    """Never works for a string."""
 
-    def __init__(self, name: str, directory: str = "", **policy: Any) -> None:
-        self.name, self.directory = name, directory
+    def __init__(self, name: str, **policy: Any) -> None:
+        self.name = name
         # `super().__init__()` was never called, and need not be.
         self.set_failure_policy(**policy)
 
@@ -95,10 +90,6 @@ class Slow(Node):
     def process(self, value: Any) -> None:
         time.sleep(0.01)
         self.write("out", value[-3:])
-
-
-def once(directory: Path) -> Node:
-    return Tries("once", str(directory), max_attempts=1)
 
 
 drop = Tries("drop", exhausted="drop", max_attempts=2) | Sink("sink")

@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from pathlib import Path
 from typing import Any
 
 from consecutiond import GroupByNode, Item, Node
+from tests.graphs.items import Later, Sink
 
 
 class Double(Node):
@@ -16,11 +16,6 @@ class Double(Node):
 class Negative(Node):
     def process(self, value: int) -> None:
         self.push(-value)
-
-
-class Sink(Node):
-    def process(self, value: Any) -> None:
-        self.write("out", value)
 
 
 class Edges(Node):
@@ -44,25 +39,6 @@ class Picky(Node):
         self.push(value)
         if value % 10 == 3:
             raise ValueError("a three")
-
-
-class Later(Node):
-    """Holds one item at a time: each is pushed when the next comes, or at the end."""
-
-    holds_items = True
-    waiting: Item | None
-
-    def begin(self) -> None:
-        self.waiting = None
-
-    def process(self, item: Item) -> None:
-        if self.waiting is not None:
-            self.push(self.waiting)
-        self.waiting = item
-
-    def end(self) -> None:
-        if self.waiting is not None:
-            self.push(self.waiting)
 
 
 class Tens(GroupByNode):
@@ -101,20 +77,6 @@ class Keys(Node):
 class Slow(Node):
     def process(self, value: int) -> None:
         time.sleep(0.001)
-        self.push(value)
-
-
-class Seen(Node):
-    """Appends every value to a file before it goes on: what was processed is seen whatever becomes of the process."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def begin(self) -> None:
-        self.file = Path(self.path).open("a", buffering=1)  # noqa: SIM115 - it is open for as long as the node lives
-
-    def process(self, value: int) -> None:
-        self.file.write(f"{value}\n")
         self.push(value)
 
 
