@@ -86,6 +86,14 @@ class Fans(Node):
             self.push("x" * 10_000 + str(number))
 
 
+class FansAndSleeps(Fans):
+    """Goes on after that, and for ever."""
+
+    def process(self, value: int) -> None:
+        super().process(value)
+        time.sleep(3600)
+
+
 class Slow(Node):
     def process(self, value: Any) -> None:
         time.sleep(0.01)
@@ -101,3 +109,4 @@ catches = Catches() | Sink("sink")
 holds = Holds() | Sink("sink")
 awaits = Awaits() | Sink("sink")
 fans = Fans() | Slow("slow")
+fans_and_sleeps = FansAndSleeps() | Slow("slow")

@@ -84,21 +84,29 @@ def test_what_a_dead_broker_had_delivered_is_done_and_settled_with_nobody(bench:
     """The next broker numbers its deliveries from 1 again, and must not take one for the other."""
     below = bench.edge("a->b")
     below.limit = 0
-    bench.start(node(lambda self, value: self.push(value)), "b")
+
+    def process(self: Node, value: str) -> None:
+        self.push(value)
+        if value == "bad":
+            raise ValueError(value)
+
+    bench.start(node(process), "b")
     deliver(bench, "held up")
-    deliver(bench, "in hand")
+    deliver(bench, "bad")
     bench.until(lambda: len(bench.worker.up[0].jobs) == 2)
     bench.up.die()
     bench.up.return_as(EPOCH + 1)
     bench.until(lambda: bench.worker.up[0].broker_epoch == EPOCH + 1)
     bench.up._deliveries = 0
     deliver(bench, "new")
-    bench.until(lambda: len(bench.worker.up[0].jobs) == 1)
+    deliver(bench, "newer")
+    bench.until(lambda: len(bench.worker.up[0].jobs) == 2)
     below.grant(limit=100)
-    bench.settle()
+    bench.settle(2)
     bench.idle()
-    assert [codec.decode(raw[2])[0] for raw in below.raw(wire.Batch)] == ["held up", "in hand", "new"]
-    assert bench.up.settled == [1]
+    assert [codec.decode(raw[2])[0] for raw in below.raw(wire.Batch)] == ["held up", "new", "newer"]
+    assert bench.up.settled == [1, 2]
+    assert [raw[2] for raw in bench.up.raw(wire.Settle)] == [b"", b""], "that another one failed is nothing to them"
 
 
 def test_what_end_pushes_goes_straight_on_and_the_acker_hears_when_it_has_arrived(bench: Bench) -> None:

@@ -155,6 +155,17 @@ def test_waiting_for_slower_nodes_is_not_taking_too_long(make: Any) -> None:
     assert (summary.completed, len(out)) == (1, 300)
 
 
+@process_only
+def test_after_the_wait_the_clock_goes_on(make: Any, tmp_path: Path) -> None:
+    consecutor, _ = make("fans_and_sleeps", batch_bytes=20_000, worker_window=1, edge_window=1)
+    summary = consecutor.produce_from_iterable([1])
+    check(summary)
+    assert summary.failed == 1
+    [letter] = letters(tmp_path, "fans_and_sleeps")
+    assert letter.kind == "timed out"
+    assert "time.sleep(3600)" in letter.traceback
+
+
 # --- over a restart -----------------------------------------------------------------------------------------------
 
 
