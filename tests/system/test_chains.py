@@ -10,9 +10,11 @@ import httpx
 import pytest
 
 from consecutiond import Consecutor
+from consecutiond.chaining import Link
 from consecutiond.cli import exits
 from consecutiond.consecutor import StateError
 from consecutiond_nodes import importer
+from consecutiond_nodes.worker import Interrupted
 from tests.system.shell import Shell, logged, wait_for, wait_gone
 
 SOURCE = """
@@ -282,3 +284,16 @@ def test_a_daemon_brings_the_second_up_in_its_output_process_and_survives_the_ki
     assert counts["accepted"] == counts["completed"] + counts["open"] >= 500
     left = counts["open"]
     assert len(set((shell.directory / "lines").read_text().split())) + left >= 500
+
+
+def test_what_was_given_up_is_not_taken_for_recorded(tmp_path: Path) -> None:
+    pair = Pair(tmp_path, "thread", "thread").make(second={"id": "second"})
+    pair.second.up()
+    link = Link("next", pair.second, "first", tmp_path / "base")
+    link.open()
+    link.push_many([1, 2])
+    wait_for(lambda: sorted(pair.out) == [1, 2], "what was recorded")
+    link.give_up()
+    with pytest.raises(Interrupted):
+        link.push_many([3])
+    assert pair.second.stop().accepted == 2
