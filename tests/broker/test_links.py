@@ -154,6 +154,7 @@ def test_a_woken_predecessor_is_fenced_and_nothing_that_it_says_counts(bench: Fa
     new = bench.far(b"down:a.0/2")
     new.join(epoch=2)
     old.expect(wire.Fenced)
+    bench.until(bench.fails)
     assert [fail.roots for fail in bench.fails()] == [words(1, 2)], "what it held has failed"
     old.settle(delivery)
     assert isinstance(old.join(epoch=1), wire.Fenced)
