@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -17,6 +18,10 @@ MAX_DEPTH: Final = 100
 _JSON_OPENERS: Final = b"[{"
 _MSGPACK_OPENERS: Final = bytes(range(0x80, 0xA0)) + b"\xdc\xdd\xde\xdf"
 _UNREADABLE: Final = (msgspec.DecodeError, ValueError, RecursionError)
+
+#: what JSON cannot begin with, and a msgpack value of more than one byte does
+_NOT_ASCII: Final = 0x80
+_FIRST_BYTE: Final = itemgetter(0)
 
 _TOO_DEEP: Final = f"it is nested deeper than {MAX_DEPTH}"
 _CONTAINERS: Final = (list, dict, tuple)
@@ -128,6 +133,7 @@ def frames(raws: list[bytes], format: str, encode: Encode) -> Parsed:
         format: "msgpack", "json", or "auto": whatever the first byte says.
         encode: makes parts of values.
     """
+    format = _same_format(raws) if format == "auto" else format
     read = _READERS[format]
     try:
         values: list[Any]
@@ -141,6 +147,16 @@ def frames(raws: list[bytes], format: str, encode: Encode) -> Parsed:
         return Parsed(encode(values), len(values))
     except (*_UNREADABLE, _UnfitError, BadValueError):
         return _each(((number, 0, raw) for number, raw in enumerate(raws, 1)), read, encode)
+
+
+def _same_format(raws: list[bytes]) -> str:
+    """Return the format that all frames clearly have, else "auto": nearly always it is one, and looked at together."""
+    if not all(raws):
+        return "auto"
+    heads = bytes(map(_FIRST_BYTE, raws))
+    if min(heads, default=0) >= _NOT_ASCII:
+        return "msgpack"
+    return "json" if max(heads, default=_NOT_ASCII) < _NOT_ASCII and len(min(raws, key=len)) > 1 else "auto"
 
 
 # --- one by one: where something is wrong, or may be -----------------------------------------------------------------
@@ -196,7 +212,7 @@ def _either(raw: bytes) -> Any:
 
 def looks_like_json(raw: bytes) -> bool:
     """Tell JSON from msgpack."""
-    return len(raw) > 1 and raw[0] < 0x80
+    return len(raw) > 1 and raw[0] < _NOT_ASCII
 
 
 _READERS: Final[dict[str, Callable[[bytes], Any]]] = {"json": _json, "msgpack": _msgpack, "auto": _either}

@@ -226,3 +226,25 @@ def test_workers_can_decode_what_is_as_deep_as_allowed(acker: FakeAcker, feeder:
     deep = json.loads(nested(MAX_DEPTH))
     feeder.push_many([deep])
     assert acker.values == [deep]
+
+
+@pytest.mark.parametrize(
+    "raws",
+    [
+        [], [b""], [b"1"], [b"\x01"], [b"12"], [pack("x")], [b'"x"'], [pack("x"), b'"x"'], [pack(1), pack("x")],
+        [b"1", pack("x")], [b"", pack("x")], [b"[1]", b""], [b"\xc1", pack("x")], [b"{]", b"[]"],
+        [b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1), b"[]"], [b"\x91" * (MAX_DEPTH + 1) + b"\x01", pack([])],
+    ],
+)  # fmt: skip
+def test_frames_that_are_read_together_are_read_as_each_alone(raws: list[bytes]) -> None:
+    """With `auto`, whatever the first bytes are."""
+    together = values.frames(raws, "auto", encode)
+    alone = [values.frames([raw], "auto", encode) for raw in raws]
+    good = next((place for place, each in enumerate(alone) if each.bad is not None), len(raws))
+    assert together.values == good
+    assert b"".join(part for part, _ in together.parts) == b"".join(
+        part for each in alone[:good] for part, _ in each.parts
+    )
+    bad = together.bad
+    assert (bad is None) == (good == len(raws))
+    assert bad is None or (bad.number, bad.reason) == (good + 1, alone[good].bad.reason)
