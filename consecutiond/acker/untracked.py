@@ -8,13 +8,11 @@ brokers tell that nothing is left (:mod:`consecutiond.acker.backstop`), and then
 from typing import Any, Final
 
 from consecutiond.acker.groups import Groups
+from consecutiond.guarantee import OFF
 from consecutiond_broker import wire
 
 #: seconds between looks at the brokers' counters while a graph runs
 LOOK_S: Final = 1.0
-GUARANTEE: Final = (
-    "at most once: nothing is tracked or recorded; items that fail, or are in a part that dies, are counted and gone"
-)
 
 
 class Tally:
@@ -58,5 +56,5 @@ class Tally:
         """
         return {
             "tracking": False, "accepted": self._before + self._accepted, "completed": None, "failed": self.failed,
-            "lost": self.lost + lost, "open": 0, "waiting": 0, "guarantee": GUARANTEE, "failures": self.failures.show(),
+            "lost": self.lost + lost, "open": 0, "waiting": 0, "guarantee": OFF, "failures": self.failures.show(),
         }  # fmt: skip

@@ -24,6 +24,7 @@ from consecutiond.acker.stores.base import (
     numbers_after,
     printable,
 )
+from consecutiond.guarantee import MEMORY
 
 
 class MemoryStore:
@@ -57,7 +58,7 @@ class MemoryStore:
 
     def describe(self) -> str:
         """Say in one sentence what the store guarantees."""
-        return "Kept in the acker's memory: an accepted item is lost when the acker dies."
+        return MEMORY
 
     def commit(self, changes: Changes) -> None:
         """Apply one group; only the check of the numbers can fail, and it comes first."""
