@@ -6,7 +6,7 @@ from typing import Any
 from consecutiond_broker.edge import ANY
 from consecutiond_nodes.errors import OutputError
 from consecutiond_nodes.keys import Keyed
-from consecutiond_nodes.outbox import Buffer
+from consecutiond_nodes.outbox import Buffer, Numbers
 from consecutiond_nodes.ports import Downstream
 from consecutiond_nodes.routing import Outlet, check_route
 
@@ -58,8 +58,11 @@ class Exits:
         """The last node of a line pushes into nothing: allowed, as a node may stand anywhere, and counted."""
         self.dropped += 1
 
-    def _appender(self, ports: tuple[Downstream, ...], partition: int = ANY, *, writes: bool = False) -> Push:
-        buffer = Buffer(self._node, ports, *self._sizes, partition, writes=writes)
+    def _appender(
+        self, ports: tuple[Downstream, ...], partition: int = ANY, numbers: Numbers | None = None, *,
+        writes: bool = False,
+    ) -> Push:  # fmt: skip
+        buffer = Buffer(self._node, ports, *self._sizes, partition, numbers, writes=writes)
         self.buffers.append(buffer)
         return buffer.appender(self._words, self._full)
 
@@ -68,7 +71,8 @@ class Exits:
         keyed, port = self._keyed.get(name), (self._down[name],)
         if keyed is None:
             return self._appender(port)
-        number, pushes = keyed.number, [self._appender(port, k) for k in range(keyed.workers)]
+        numbers = Numbers()
+        number, pushes = keyed.number, [self._appender(port, k, numbers) for k in range(keyed.workers)]
 
         def push(value: Any) -> None:
             pushes[number(value)](value)

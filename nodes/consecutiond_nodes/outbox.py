@@ -18,6 +18,30 @@ from consecutiond_nodes.ports import Downstream
 MOST_VALUES: Final = 4096
 
 
+class Numbers:
+    """Numbers what each item pushes on one edge, where its values part into several buffers.
+
+    Two buffers that counted on their own would give two children of one item the same id, which would cancel each other
+    in the ledger, and the same key. Nor may the number depend on how many workers there are: keys outlive them.
+    """
+
+    __slots__ = ("_next", "_parent")
+
+    def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """A new batch begins."""
+        self._parent, self._next = -1, 0
+
+    def take(self, parent: int) -> int:
+        """Return the number of the next value of an item."""
+        if parent != self._parent:
+            self._parent, self._next = parent, 0
+        self._next += 1
+        return self._next - 1
+
+
 class Buffer:
     """Values on their way to the same edges.
 
@@ -30,6 +54,7 @@ class Buffer:
         batch_bytes: size aimed at for one message.
         max_message: bytes; a value that is larger on its own cannot be carried.
         partition: the number of the only worker that may have the values.
+        numbers: numbers the values of all buffers that lead to the same edge; None for a buffer that does so alone.
         writes: the values are pairs of an output's name and what was written to it.
     """
 
@@ -40,6 +65,7 @@ class Buffer:
         batch_bytes: int,
         max_message: int,
         partition: int = ANY,
+        numbers: Numbers | None = None,
         *,
         writes: bool = False,
     ) -> None:
@@ -51,6 +77,9 @@ class Buffer:
         #: the position of the item that pushed each value; -1 outside of `process`
         self._parents: list[int] = []
         self._carry: tuple[int, int] = (-1, 0)
+        self._numbers = numbers
+        #: the number of each value, where several buffers share the numbers
+        self._taken: list[int] = []
 
     def __len__(self) -> int:
         """Count the values that wait."""
@@ -65,6 +94,7 @@ class Buffer:
         """
         body, ends, encode_into, batch_bytes = self._body, self._ends, codec.encode_into, self.batch_bytes
         add_end, add_parent = ends.append, self._parents.append
+        numbers, add_taken = self._numbers, self._taken.append
 
         def push(value: Any) -> None:
             try:
@@ -74,6 +104,8 @@ class Buffer:
             size = len(body)
             add_end(size)
             add_parent(words[INDEX] - 1)
+            if numbers is not None:
+                add_taken(numbers.take(words[INDEX] - 1))
             if size >= batch_bytes or len(ends) >= MOST_VALUES:
                 self._check_size(value)
                 full(self)
@@ -89,8 +121,7 @@ class Buffer:
     def _check_size(self, value: Any) -> None:
         size = self._ends[-1] - (self._ends[-2] if len(self._ends) > 1 else 0)
         if size > self.max_message:
-            self._ends.pop()
-            self._parents.pop()
+            self._pop()
             self._cut_body()
             most = f"more than max_message = {self.max_message}"
             raise CodecError(f"node {self.node} {self._verb(value)} a value of {size} bytes, {most}")
@@ -104,19 +135,27 @@ class Buffer:
     def drop_from(self, parent: int) -> None:
         """Forget the outputs of the item in hand, which has failed."""
         while self._parents and self._parents[-1] == parent:
-            self._parents.pop()
-            self._ends.pop()
+            self._pop()
         self._cut_body()
+
+    def _pop(self) -> None:
+        self._parents.pop()
+        self._ends.pop()
+        if self._taken:
+            self._taken.pop()
 
     def clear(self) -> None:
         """Forget everything."""
         self._parents.clear()
         self._ends.clear()
+        self._taken.clear()
         self._body.clear()
 
     def start(self) -> None:
         """A new batch begins."""
         self._carry = (-1, 0)
+        if self._numbers is not None:
+            self._numbers.start()
 
     def messages(self, most: int) -> Iterator[tuple[int, int, bytes]]:
         """Yield ``(start, stop, body)`` of messages of at most ``most`` values.
@@ -138,9 +177,9 @@ class Buffer:
             return
         messages = self._cut()
         parents = np.array(self._parents, dtype=np.intp)
-        self.clear()
         starts = run_starts(parents)
-        ordinals = self._ordinals(parents, starts)
+        ordinals = np.array(self._taken, dtype=np.uint64) if self._taken else self._ordinals(parents, starts)
+        self.clear()
         if job.offsets is not None:
             self._send_joined(job, messages, parents, ordinals)
             return
