@@ -6,10 +6,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import zmq
 
 from consecutiond.acker.stores import read_only
@@ -17,7 +17,10 @@ from consecutiond.control import ControlError, ask
 from consecutiond.feeder import Feeder
 from consecutiond.rundir import RunDir
 from consecutiond_broker.errors import ConsecutiondError
-from tests.graphs import line
+from tests.chaos.load import BATCH, Load, Push
+from tests.chaos.oracle import Oracle, Verdict, lines
+from tests.chaos.watch import Watch
+from tests.graphs import dag, line
 
 #: seconds after which a condition that should come true is given up
 PATIENCE_S = 60.0
@@ -40,23 +43,40 @@ def alive(pid: int) -> bool:
 
 
 class Daemon:
-    """One consecutor directory, and the daemon over it that a test starts, kills, and starts again."""
+    """One consecutor directory, and the daemon over it that a test starts, kills, and starts again.
 
-    def __init__(self, base: Path, target: str = f"{Path(line.__file__)}:graph") -> None:
-        self.target = target
+    Args:
+        base: where its directory is.
+        target: the graph, as the command line takes it; its items have an id, and its sink is called ids.
+        oracle: keeps what has a receipt; by default for a sink that has the ids alone.
+        item: makes the value of an id.
+        environment: variables for the daemon, such as CONSECUTIOND_STORE.
+    """
+
+    def __init__(
+        self, base: Path, target: str = f"{Path(line.__file__)}:graph", oracle: Oracle | None = None,
+        item: Callable[[int], Any] = line.item, **environment: str,
+    ) -> None:  # fmt: skip
+        self.target, self.item, self.environment = target, item, environment
         self.dir = RunDir(base, "daemon")
         self.errors = base / "stderr"
         self.process: subprocess.Popen[bytes]
-        #: ids that `push_many` has returned for, and those that it was called with
-        self.receipted: set[int] = set()
-        self.pushed: set[int] = set()
+        self.oracle = oracle or Oracle()
+        #: where its log is; a path is one of an SQLite file
+        self.store: str | Path = self.dir.store
+        self.sink = self.dir.path / "output_files" / "ids.jsonl"
 
-    def launch(self, **environment: str) -> None:
+    @classmethod
+    def of_dag(cls, base: Path, **environment: str) -> "Daemon":
+        """Make one of the graph of the rows: five nodes, a fan-out of three, one router."""
+        return cls(base, f"{Path(dag.__file__)}:graph", Oracle(dag.outputs), dag.item, **environment)
+
+    def launch(self) -> None:
         """Start it, and do not wait."""
         with self.errors.open("ab") as errors:
             self.process = subprocess.Popen(
                 [*_COMMAND, self.target, "--id", self.dir.id, "--dir", str(self.dir.base)],
-                env=os.environ | environment, stdout=errors, stderr=errors,
+                env=os.environ | self.environment, stdout=errors, stderr=errors,
             )  # fmt: skip
 
     def start(self) -> None:
@@ -110,45 +130,75 @@ class Daemon:
 
     # --- input and output --------------------------------------------------------------------------------------
 
-    def feed(self, until: Callable[[], object], least: int = 2000) -> None:
-        """Push batches until a condition holds; whatever ends it sooner is raised."""
+    @contextmanager
+    def pushing(self, max_message: int = 1 << 20) -> Iterator[Push]:
+        """Connect a producer; what it gives pushes values and returns with their receipts.
+
+        Args:
+            max_message: bytes of the largest value that it takes.
+        """
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         feeder = Feeder(
-            context, self.dir.socket_uri("acker"), batch_items=500, batch_bytes=1 << 20, max_message=1 << 20,
+            context, self.dir.socket_uri("acker"), batch_items=BATCH, batch_bytes=1 << 20, max_message=max_message,
             alive=self.dir.is_live,
         )  # fmt: skip
         try:
-            count = 0
-            while count < least or not until():
-                ids = range(len(self.pushed), len(self.pushed) + 500)
-                self.pushed.update(ids)
-                feeder.push_many([line.item(number) for number in ids])
-                self.receipted.update(ids)
-                count += len(ids)
+            yield feeder.push_many
             feeder.leave()
         finally:
             feeder.close()
             context.destroy(linger=0)
 
-    def sink(self) -> list[int]:
-        path = self.dir.path / "output_files" / "ids.jsonl"
-        # A line that a kill has cut off was never settled.
-        return [int(text) for text in path.read_text().split("\n")[:-1]] if path.exists() else []
+    def feed(self, until: Callable[[], object], least: int = 2000) -> None:
+        """Push as much as is taken until a condition holds; whatever ends it sooner is raised."""
+        with self.pushing() as push:
+            count = 0
+            while count < least or not until():
+                ids = self.oracle.draw(BATCH)
+                push([self.item(number) for number in ids])
+                self.oracle.receipt(ids)
+                count += len(ids)
 
-    def check_conserved(self) -> None:
-        """The oracle, once the daemon is gone: nothing open, and every receipt is in the sink or kept as failed."""
-        store = read_only(self.dir.store)
+    def load(self, **options: Any) -> Load:
+        """Begin to push at a rate; the options are those of `Load`."""
+        return Load(self.oracle, self.pushing(), self.item, **options)
+
+    def watch(self) -> Watch:
+        """Begin to watch sink and memory."""
+        return Watch(self.sink, self.oracle.outputs, self.known_pids)
+
+    def known_pids(self) -> dict[str, int]:
+        """Return the pids that the files name, without a question to anybody; some may be dead."""
+        return {name: pid for name, (pid, _) in self.dir.read_pids().items()}
+
+    def starts(self, name: str) -> int:
+        """Return how many times a part has been started, by the counter of its epochs."""
+        return int((self.dir.pid_dir / f"{name}.epoch").read_text())
+
+    def count_open(self) -> int:
+        """Return how many roots the log has open; it may be written to meanwhile."""
+        store = read_only(self.store)
         try:
-            totals, dead, open_chunks = store.totals(), store.dead_letters(limit=1_000_000), store.open_chunks()
-            waiting = store.waiting()
+            return store.totals().open
         finally:
             store.close()
-        assert not open_chunks
-        assert not waiting
-        assert (totals.open, totals.accepted) == (0, totals.completed + totals.failed)
-        ended = set(self.sink()) | {msgspec.msgpack.decode(letter.body)[0]["id"] for letter in dead}
-        assert self.receipted <= ended <= self.pushed
-        assert len(self.receipted) <= totals.accepted <= len(self.pushed)
+
+    def drain(self) -> Verdict:
+        """Wait until nothing is open, stop, and have the oracle judge."""
+        eventually(lambda: self.count_open() == 0, "nothing is open")
+        assert self.stop() == 0
+        return self.judge_drained()
+
+    def judge(self) -> Verdict:
+        """Have the oracle judge; nobody may be writing to the log."""
+        return self.oracle.judge(self.store, lines(self.sink))
+
+    def judge_drained(self) -> Verdict:
+        """The same, when nothing may be open any more, and nothing may have needed the acker's last resort."""
+        verdict = self.judge()
+        assert not verdict.open
+        assert "bug.roots_lost" not in (self.dir.log_dir / "acker.log").read_text(), "a root was lost on the way"
+        return verdict
 
     def stop(self) -> int:
         """Have it drain; return the exit code of the root."""

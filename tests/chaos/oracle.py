@@ -102,7 +102,7 @@ class Oracle:
         outputs: Callable[[int], Collection[Any]] = lambda number: (number,),
         id_of: Callable[[Any], int] = lambda value: value["id"],
     ) -> None:
-        self._outputs, self._id_of = outputs, id_of
+        self.outputs, self._id_of = outputs, id_of
         #: how many ids were drawn: 0, 1, 2 …, each of them sent once
         self.sent = 0
         self.receipted: set[int] = set()
@@ -159,7 +159,7 @@ class Oracle:
         assert not strange, f"the sink has what was never sent: {strange[:20]}"
         whole, traced = set(), 0
         for number in parts:
-            expected = set(self._outputs(number))
+            expected = set(self.outputs(number))
             there = sum(item in found for item in expected)
             traced += there
             if there == len(expected):

@@ -14,6 +14,7 @@ from consecutiond.feeder import GoneError
 from consecutiond.rundir import LiveError
 from consecutiond_broker.recorder import RefusedError
 from tests.chaos.daemon import PATIENCE_S, Daemon, alive, eventually, running
+from tests.chaos.oracle import lines
 from tests.graphs import line
 
 pytestmark = pytest.mark.chaos
@@ -64,15 +65,14 @@ def test_kill_9_of_the_heart_stops_nothing_that_flows(daemon: Daemon) -> None:
 
     meanwhile = Meanwhile(kill_hearts)
     daemon.feed(meanwhile.over)
-    assert daemon.stop() == 0
-    daemon.check_conserved()
+    daemon.drain()
 
 
 def test_kill_9_of_the_root_leaves_no_process_and_the_next_start_completes_every_receipt(daemon: Daemon) -> None:
     pids = daemon.pids()
 
     def kill_root() -> None:
-        eventually(lambda: len(daemon.receipted) >= 5000, "there is some load")
+        eventually(lambda: len(daemon.oracle.receipted) >= 5000, "there is some load")
         daemon.process.kill()
 
     meanwhile = Meanwhile(kill_root)
@@ -86,14 +86,14 @@ def test_kill_9_of_the_root_leaves_no_process_and_the_next_start_completes_every
     daemon.feed(lambda: True)
     assert daemon.stop() == 0
     assert "an earlier run left" in daemon.errors.read_text()
-    daemon.check_conserved()
+    daemon.judge_drained()
 
 
 def test_term_to_the_root_drains_the_graph(daemon: Daemon) -> None:
     pids = daemon.pids()
 
     def term() -> None:
-        eventually(lambda: len(daemon.receipted) >= 5000, "there is some load")
+        eventually(lambda: len(daemon.oracle.receipted) >= 5000, "there is some load")
         daemon.process.terminate()
 
     meanwhile = Meanwhile(term)
@@ -103,7 +103,7 @@ def test_term_to_the_root_drains_the_graph(daemon: Daemon) -> None:
     assert daemon.process.wait(PATIENCE_S) == 0
     assert not daemon.mentions()
     assert not any(map(alive, pids.values()))
-    daemon.check_conserved()
+    daemon.judge_drained()
 
 
 @pytest.mark.parametrize(
@@ -130,8 +130,7 @@ def test_two_that_are_killed_at_once_come_both_back(daemon: Daemon, names: tuple
     changed = {name for name, pid in daemon.pids().items() if pid != before[name]}
     assert changed == set(names)
     assert daemon.ask("status")["state"] == "running"
-    assert daemon.stop() == 0
-    daemon.check_conserved()
+    daemon.drain()
 
 
 #: the line of the other tests, but one worker kills itself whenever it is imported while a file is there
@@ -160,13 +159,12 @@ def test_a_part_that_dies_at_once_always_is_restarted_ever_later_and_takes_nobod
     dying.kill("node-enrich.0")
     eventually(lambda: dying.parts()["node-enrich.0"]["restarts"] >= 5, "it is tried again and again")
     dying.feed(lambda: True)
-    eventually(lambda: set(dying.sink()) >= dying.receipted, "the other worker of the node does the work")
+    eventually(lambda: set(lines(dying.sink)) >= dying.oracle.receipted, "the other worker of the node does the work")
     others = {name: part["pid"] for name, part in dying.parts().items() if name != "node-enrich.0"}
     assert others == {name: before[name] for name in others}
     die.unlink()
     eventually(dying.is_up, "it lives again")
-    assert dying.stop() == 0
-    dying.check_conserved()
+    dying.drain()
     events = [msgspec.json.decode(text) for text in (dying.dir.log_dir / "heart.log").read_text().splitlines()]
     delays = [event["restart_in_s"] for event in events if event["event"] == "part.died"]
     # The first death may have come after a stable life, which is restarted at once.
@@ -208,13 +206,12 @@ def test_nothing_is_processed_before_a_node_whose_begin_takes_five_seconds_is_up
         assert daemon.ask("status")["state"] == "starting"
         daemon.ask("wait")
         assert (tmp_path / "begun").exists()
-        assert daemon.stop() == 0
-        daemon.check_conserved()
+        daemon.drain()
     finally:
         daemon.close()
     in_time = (daemon.dir.path / "output_files" / "in_time.jsonl").read_text().split()
     assert set(in_time) == {"true"}
-    assert set(daemon.sink()) == daemon.receipted
+    assert set(lines(daemon.sink)) == daemon.oracle.receipted
 
 
 def test_a_daemon_that_cannot_come_up_ends_with_the_users_traceback_and_leaves_nothing(tmp_path: Path) -> None:
@@ -240,5 +237,4 @@ def test_a_second_consecutor_of_the_same_id_does_not_touch_the_first(daemon: Dae
         second.up()
     daemon.feed(lambda: True)
     assert daemon.pids() == before
-    assert daemon.stop() == 0
-    daemon.check_conserved()
+    daemon.drain()
