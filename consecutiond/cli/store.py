@@ -84,9 +84,10 @@ def copy_(
     if json:
         print(msgspec.json.encode({"from": urls[0], "to": urls[1], **msgspec.structs.asdict(copied)}).decode())
     else:
+        kept = f"; {copied.retained:,} of the completed are kept" if copied.retained else ""
         print(
             f"copied {urls[0]} to {urls[1]}: {copied.accepted:,} accepted, of which {copied.open:,} open "
-            f"({copied.waiting:,} of them wait for a retry) in {copied.chunks:,} chunks, and {copied.failed:,} failed"
+            f"({copied.waiting:,} of them wait for a retry) in {copied.chunks:,} chunks, and {copied.failed:,} failed{kept}"
         )
 
 

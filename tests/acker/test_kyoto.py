@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from consecutiond.acker.stores import StoreError, kyotoreader, open_store, read_only
-from consecutiond.acker.stores.base import Append, Changes, Chunk, Durability, Failed
+from consecutiond.acker.stores.base import Append, Changes, Chunk, Durability, Failed, Retained
 from consecutiond.acker.stores.kyoto import KyotoStore
+from consecutiond.acker.stores.kyotoreader import FORMER_VERSION, LOG, SCHEMA_VERSION, KyotoReader
 from tests import needs
 
 MIB = 2**20
@@ -192,6 +194,24 @@ def test_files_of_other_programs_are_refused_and_left_as_they_are(path: Path) ->
         with pytest.raises(StoreError, match=r"acker_db\.kyoto could not be opened.*another path"):
             opened()
     assert path.read_bytes() == b"no database" * 1000
+
+
+def test_a_file_of_the_former_schema_is_read_and_taken_over(path: Path) -> None:
+    with closing(KyotoStore(path, "fast")) as store:
+        store.open()
+        store.commit(Changes(appends=[append(1)]))
+        former = msgspec.to_builtins(store._log()) | {"schema": FORMER_VERSION}
+        for name in ("retained", "retained_bytes", "last_retained"):
+            del former["counters"][name]
+        store._opened().set(LOG, msgspec.msgpack.encode(former))
+    with closing(read_only(f"kyoto:///{path}")) as reader:
+        assert (reader.totals().accepted, reader.totals().retained) == (1, 0)
+    with closing(open_store(f"kyoto:///{path}", "fast")) as again:
+        again.commit(Changes(done={1: None}, completed=1, retained=[Retained(append(1, b"").chunk, b"\x01", 2.0, 6)]))
+        assert (again.totals().retained, again.body(1)) == (1, b"values")
+    with closing(KyotoReader(path)) as reader:
+        reader.open()
+        assert reader._log().schema == SCHEMA_VERSION
 
 
 def test_places_that_cannot_be_are_told(tmp_path: Path) -> None:

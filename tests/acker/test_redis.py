@@ -10,9 +10,10 @@ from msgspec.structs import replace
 
 from consecutiond.acker.committer import Committer
 from consecutiond.acker.stores import NoStoreError, StoreError, guarantee, open_store, read_only, redislink, redisreader
-from consecutiond.acker.stores.base import Append, Changes, Chunk, Failed, Origin
+from consecutiond.acker.stores.base import Append, Changes, Chunk, Failed, Origin, Retained
 from consecutiond.acker.stores.numbered import LogLostError
 from consecutiond.acker.stores.redis import RedisStore
+from consecutiond.acker.stores.redisreader import FORMER_VERSION, SCHEMA_VERSION
 from tests.redis_server import RedisServer, free_port
 
 Make = Callable[..., RedisServer]
@@ -286,6 +287,21 @@ def test_a_foreign_key_and_another_version_are_refused_at_the_start(redis_server
     client.hset(key(name, "producers"), "p", 1)
     with pytest.raises(StoreError, match="damaged"):
         open_store(redis_server.url(name), "durable")
+
+
+def test_a_log_of_the_former_schema_is_read_and_taken_over(redis_server: RedisServer, name: str) -> None:
+    with closing(open_store(redis_server.url(name), "durable")) as store:
+        store.commit(Changes(appends=[append(1)]))
+    client = redis_server.client()
+    client.hset(key(name, "log"), "schema", FORMER_VERSION)
+    client.hdel(key(name, "log"), "retained", "retained_bytes", "last_retained")
+    with closing(read_only(redis_server.url(name))) as reader:
+        assert (reader.totals().accepted, reader.totals().retained) == (1, 0)
+    with closing(open_store(redis_server.url(name), "durable")) as store:
+        batch = Retained(Chunk(1, 1, 1, ("in",), b""), b"\x01", 2.0, 6)
+        store.commit(Changes(done={1: None}, completed=1, retained=[batch]))
+        assert (store.totals().retained, store.body(1)) == (1, b"values")
+    assert client.hget(key(name, "log"), "schema") == b"%d" % SCHEMA_VERSION
 
 
 def test_a_full_memory_changes_nothing_and_heals(make: Make) -> None:

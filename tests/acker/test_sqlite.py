@@ -18,8 +18,8 @@ import pytest
 
 from consecutiond.acker.stores import Durability, ReadableStore, StoreError, open_store, read_only
 from consecutiond.acker.stores import sqlite as sqlite_store
-from consecutiond.acker.stores.base import Append, Changes, Chunk, Failed, Origin
-from consecutiond.acker.stores.schema import SCHEMA_VERSION
+from consecutiond.acker.stores.base import Append, Changes, Chunk, Failed, Origin, Retained, Totals
+from consecutiond.acker.stores.schema import FORMER_VERSION, SCHEMA_VERSION
 from consecutiond.acker.stores.sqlite import SqliteStore
 
 ROOT = Path(__file__).parents[2]
@@ -115,7 +115,7 @@ def test_a_store_that_is_opened_in_one_thread_may_be_used_in_another(store: Sqli
 COMMIT_FOR_EVER = """
 import sys
 from consecutiond.acker.stores import open_store
-from consecutiond.acker.stores.base import Append, Changes, Chunk, Failed, Origin
+from consecutiond.acker.stores.base import Append, Changes, Chunk, Failed, Origin, Retained, Totals
 store = open_store(f"sqlite:///{sys.argv[1]}", sys.argv[2])
 while True:
     first = store.next_chunk()
@@ -307,7 +307,7 @@ def test_a_second_acker_cannot_use_a_number_of_the_first(path: Path, store: Sqli
 
 
 @pytest.mark.parametrize(
-    ("version", "age"), [(0, "older"), (SCHEMA_VERSION - 1, "older"), (SCHEMA_VERSION + 1, "newer")]
+    ("version", "age"), [(0, "older"), (FORMER_VERSION - 1, "older"), (SCHEMA_VERSION + 1, "newer")]
 )
 def test_another_schema_version_is_refused_untouched(path: Path, version: int, age: str) -> None:
     open_store(f"sqlite:///{path}", "durable").close()
@@ -319,6 +319,27 @@ def test_another_schema_version_is_refused_untouched(path: Path, version: int, a
         with pytest.raises(StoreError, match=text):
             attempt()
     assert path.read_bytes() == content
+
+
+def test_a_file_of_the_former_version_is_brought_up_to_date_by_an_acker_and_by_nobody_else(path: Path) -> None:
+    with closing(open_store(f"sqlite:///{path}", "durable")) as store:
+        store.commit(Changes(appends=[append(1, b"old"), append(2)], done={2: None}, completed=1))
+    with closing(sqlite3.connect(path)) as connection:
+        for statement in (
+            "DROP TABLE retained", "ALTER TABLE counters DROP COLUMN retained",
+            "ALTER TABLE counters DROP COLUMN retained_bytes", f"PRAGMA user_version = {FORMER_VERSION}",
+        ):  # fmt: skip
+            connection.execute(statement)
+    content = path.read_bytes()
+    with pytest.raises(StoreError, match="Start its consecutor once with this one"):
+        read_only(path)
+    assert path.read_bytes() == content
+    batch = Retained(Chunk(1, 1, 1, ("in",), b""), b"\x01", 2.0, 3)
+    with closing(open_store(f"sqlite:///{path}", "durable")) as store:
+        assert store.totals() == Totals(2, 1, 0, 0, 1)
+        store.commit(Changes(done={1: None}, completed=1, retained=[batch]))
+    with closing(read_only(path)) as reader:
+        assert (reader.totals().retained, reader.body(1)) == (1, b"old")
 
 
 def test_the_database_of_another_program_is_refused_untouched(path: Path) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from consecutiond.acker.stores import open_store, read_only, transfer
-from consecutiond.acker.stores.base import Append, Audit, Changes, Chunk, Failed, Origin, StoreError
+from consecutiond.acker.stores.base import Append, Audit, Changes, Chunk, Failed, Origin, Retained, StoreError
 from consecutiond.cli import exits
 from tests import needs
 from tests.redis_server import RedisServer, free_port, shared
@@ -60,6 +61,10 @@ def filled(store_url: str) -> None:
         store.commit(Changes(waiting=[row(position) for position in range(1, 500)]))
         store.commit(Changes(dead=[row(position) for position in range(600, 1100)]))
         store.commit(Changes(revived=[600], audits=[Audit(1.0, "me", "discard", 1, "600")]))
+        over = [Retained(replace(chunk, body=b""), b"\xff\x01", 8.5, len(chunk.body)) for chunk in chunks[-6:]]
+        store.commit(Changes(done={batch.chunk.id: None for batch in over}, completed=54, retained=over))
+        alone = Chunk(400, 600, 1, ("in", "ü"), b"alone", 7.5)
+        store.commit(Changes(retained=[Retained(alone, b"\x01", 9.5, 5)], purged=store.retained()[:2]))
 
 
 def row(position: int) -> Failed:
@@ -68,8 +73,9 @@ def row(position: int) -> Failed:
 
 def everything(store_url: str) -> list[Any]:
     with closing(read_only(store_url)) as store:
-        chunks = store.open_chunks(limit=10**6)
+        chunks, kept = store.open_chunks(limit=10**6), store.retained(limit=10**6)
         return [
+            [replace(each, number=0) for each in kept], [store.body(each.chunk.id) for each in kept],
             store.head(), store.totals(), chunks, [store.body(each.chunk.id) for each in chunks],
             store.waiting(limit=10**6), store.dead_letters(limit=10**6), store.audits(limit=10**6),
         ]  # fmt: skip
@@ -89,7 +95,8 @@ def test_a_copy_holds_the_same_between_any_two_stores(flow: Shell, source: str, 
     assert done.returncode == exits.OK, done.stderr
     said = msgspec.json.decode(done.stdout)
     assert (said["from"], said["to"]) == (here, there)
-    assert (said["chunks"], said["waiting"], said["failed"], said["audits"]) == (123, 499, 499, 1)
+    assert (said["chunks"], said["waiting"], said["failed"], said["audits"]) == (117, 499, 499, 1)
+    assert said["retained"] == 4 * 9 + 1
     assert everything(here) == everything(there)
     # What holds a log is not overwritten, the copy included.
     again = flow.run("store", "copy", here, there)
@@ -149,7 +156,7 @@ def test_a_copy_that_differs_is_found_out(tmp_path: Path) -> None:
     """A target that alters what it is given: whatever the fault is, it must not pass for a copy."""
     filled(f"sqlite:///{tmp_path}/from")
     with closing(read_only(f"sqlite:///{tmp_path}/from")) as original:
-        for number, fault in enumerate(("done", "waiting", "appends")):
+        for number, fault in enumerate(("done", "waiting", "appends", "retained")):
             with closing(open_store(f"sqlite:///{tmp_path}/to{number}", "fast")) as target:
                 commit = target.commit
 
@@ -159,6 +166,8 @@ def test_a_copy_that_differs_is_found_out(tmp_path: Path) -> None:
                         found = dict(list(found.items())[1:])
                     elif fault == "waiting":
                         found = [msgspec.structs.replace(each, attempts=9) for each in found]
+                    elif fault == "retained":
+                        found = [replace(each, chunk=replace(each.chunk, body=b"other")) for each in found]
                     else:
                         found = [
                             Append(msgspec.structs.replace(each.chunk, body=b"other"), each.origin) for each in found

@@ -23,6 +23,7 @@ from consecutiond.acker.stores.base import (
     Head,
     OpenChunk,
     Origin,
+    Retained,
     Totals,
     Where,
 )
@@ -400,6 +401,88 @@ def test_what_operators_have_done_is_kept_in_order_and_numbered(store: Store) ->
     assert store.audits(1, 1) == [replace(second, number=2)]
 
 
+# --- batches that are kept when they are over ------------------------------------------------------------------------
+
+
+def kept(id: int, first: int, completed: bytes = b"\x07", at: float = 5.5, body: bytes = b"", **more: Any) -> Retained:
+    return Retained(Chunk(id, first, 3, ("in-parse",), body, 1.25), completed, at, len(body) or 6, **more)
+
+
+def test_a_retained_chunk_is_over_and_keeps_its_body(store: Store) -> None:
+    chunks = [append(1, 1), append(2, 4), append(3, 7)]
+    store.commit(Changes(appends=chunks))
+    store.commit(Changes(done={1: None, 2: None}, completed=5, dead=[failed(2)], retained=[kept(1, 1, b"\x05")]))
+    assert [row.chunk.id for row in store.open_chunks()] == [3]
+    assert store.retained() == [kept(1, 1, b"\x05", number=1)]
+    assert [store.body(1), store.body(3)] == [b"values", b"values"]
+    with pytest.raises(StoreError, match="chunk 2"):
+        store.body(2)
+    assert store.totals() == Totals(
+        accepted=9, completed=5, failed=1, waiting=0, open=3, retained=2, retained_bytes=6
+    )  # fmt: skip
+
+
+def test_a_chunk_may_begin_and_be_retained_in_one_group(store: Store) -> None:
+    store.commit(Changes(appends=[append(1, 1)], done={1: None}, completed=3, retained=[kept(1, 1)]))
+    assert (store.body(1), store.open_chunks(), store.retained()) == (b"values", [], [kept(1, 1, number=1)])
+
+
+def test_a_root_that_completed_from_its_own_row_is_retained_with_its_body_and_takes_a_number(
+    store: Store, kind: str
+) -> None:
+    store.commit(Changes(appends=[append(1, 1)], done={1: None}, completed=2, waiting=[failed(1)]))
+    alone = Retained(Chunk(2, 1, 1, ("in-parse",), b"alone", 1.25), b"\x01", 8.0, 5)
+    store.commit(Changes(recovered=[1], completed=1, retained=[alone]))
+    assert store.retained() == [replace(alone, chunk=replace(alone.chunk, body=b""), number=1)]
+    assert (store.body(2), store.next_chunk(), store.next_position()) == (b"alone", 3, 4)
+    assert (store.totals().retained, store.totals().retained_bytes) == (1, 5)
+    if kind in PERSISTENT:
+        store.close()
+        store.open()
+        assert (store.body(2), store.next_chunk()) == (b"alone", 3)
+
+
+def test_what_is_purged_is_gone_with_its_body_and_its_number_is_not_used_again(store: Store) -> None:
+    store.commit(Changes(appends=[append(1, 1), append(2, 4)], done={1: None, 2: None}, completed=6,
+                         retained=[kept(2, 4, at=3.0), kept(1, 1, b"\x01", at=4.0)]))  # fmt: skip
+    first, second = store.retained()
+    assert [first.chunk.id, second.chunk.id] == [2, 1]
+    store.commit(Changes(purged=[first]))
+    assert store.retained() == [second]
+    with pytest.raises(StoreError, match="chunk 2"):
+        store.body(2)
+    assert store.body(1) == b"values"
+    assert store.totals() == Totals(6, 6, 0, 0, 0, retained=1, retained_bytes=6)
+    # A group that is sent again purges nothing twice.
+    before = snapshot(store)
+    store.commit(Changes(purged=[first]))
+    assert snapshot(store) == before
+    store.commit(Changes(purged=[second]))
+    assert store.totals() == Totals(6, 6, 0, 0, 0)
+    store.commit(Changes(appends=[append(3, 7)], done={3: None}, completed=3, retained=[kept(3, 7)]))
+    assert [batch.number for batch in store.retained()] == [3]
+
+
+def test_retained_batches_are_read_in_pages_in_the_order_in_which_they_were_over(store: Store) -> None:
+    order = [3, 1, 5, 2, 4]
+    store.commit(Changes(appends=[append(id, 3 * id) for id in range(1, 6)]))
+    for id in order:
+        store.commit(Changes(done={id: None}, completed=3, retained=[kept(id, 3 * id, at=10.0 - id)]))
+    assert [batch.chunk.id for batch in pages(store.retained, lambda batch: batch.number)] == order
+    assert [batch.chunk.id for batch in store.retained(1, 3)] == [1, 5, 2]
+
+
+def test_a_refused_group_retains_and_purges_nothing(store: Store) -> None:
+    store.commit(Changes(appends=[append(1, 1), append(2, 4)], done={1: None}, completed=3, retained=[kept(1, 1)]))
+    before = snapshot(store)
+    with pytest.raises(StoreError):
+        store.commit(
+            Changes(appends=[append(1, 1)], done={2: None}, retained=[kept(2, 4)], purged=store.retained())
+        )  # fmt: skip
+    assert snapshot(store) == before
+    assert store.body(1) == store.body(2) == b"values"
+
+
 def snapshot(store: Store) -> dict[str, Any]:
     """Everything that can be read from a store by pages of two, so that paging is exercised everywhere."""
     return {
@@ -409,6 +492,7 @@ def snapshot(store: Store) -> dict[str, Any]:
         "waiting": pages(store.waiting, lambda row: row.position),
         "dead": pages(store.dead_letters, lambda row: row.position),
         "groups": store.groups(),
+        "retained": pages(store.retained, lambda row: row.number),
     }
 
 
@@ -430,6 +514,9 @@ class Model:
         self.waiting: dict[int, Failed] = {}
         self.dead: dict[int, Failed] = {}
         self.sequences: dict[bytes, int] = {}
+        #: number -> the batch as it is read
+        self.retained: dict[int, Retained] = {}
+        self.last_retained = 0
         self.accepted = self.completed = self.discarded = 0
         self.next_chunk = self.next_position = 1
 
@@ -485,7 +572,11 @@ class StoreMachine(RuleBasedStateMachine):
         self.model.sequences.pop(producer, None)
 
     def take(self, data: st.DataObject) -> list[int]:
-        """Draw some open roots of one chunk, mark them, end a chunk that is done; return the positions."""
+        """Draw some open roots of one chunk, mark them, end a chunk that is done, and keep it or not.
+
+        Returns:
+            Their positions.
+        """
         id = data.draw(st.sampled_from(sorted(self.model.chunks)))
         first, count, done = self.model.chunks[id]
         left = sorted(set(range(count)) - done)
@@ -494,7 +585,26 @@ class StoreMachine(RuleBasedStateMachine):
         self.changes.done[id] = self.model.bitmap(id) if len(done) < count else None
         if len(done) == count:
             del self.model.chunks[id]
+            if data.draw(st.booleans()):
+                completed = data.draw(st.integers(1, 2**count - 1)).to_bytes((count + 7) // 8, "little")
+                self.keep(Retained(Chunk(id, first, count, ("in-parse",), b""), completed, 1.5, len(b"%d" % id)))
         return [first + index for index in taken]
+
+    def keep(self, batch: Retained) -> None:
+        self.changes.retained.append(batch)
+        self.model.last_retained += 1
+        number = self.model.last_retained
+        self.model.retained[number] = replace(batch, chunk=replace(batch.chunk, body=b""), number=number)
+
+    @precondition(lambda self: self.committed.retained)
+    @rule(data=st.data())
+    def purge(self, data: st.DataObject) -> None:
+        """The acker reads the oldest ones and takes some away."""
+        known = sorted(self.committed.retained)
+        for number in known[: data.draw(st.integers(1, len(known)))]:
+            # In a group that is sent again, or by an acker that has read them twice, they may be gone already.
+            self.changes.purged.append(self.committed.retained[number])
+            self.model.retained.pop(number, None)
 
     @precondition(lambda self: self.model.chunks)
     @rule(data=st.data())
@@ -530,6 +640,11 @@ class StoreMachine(RuleBasedStateMachine):
             self.changes.recovered.append(position)
             self.changes.completed += 1
             self.model.completed += 1
+            if data.draw(st.booleans()):
+                # A batch of one, under a chunk's number.
+                chunk = Chunk(self.model.next_chunk, position, 1, ("in-parse",), b"%d" % self.model.next_chunk)
+                self.keep(Retained(chunk, b"\x01", 2.5, len(chunk.body)))
+                self.model.next_chunk += 1
 
     @precondition(lambda self: self.committed.dead)
     @rule(data=st.data(), end=st.sampled_from(["replay", "discard", "edit"]))
@@ -586,7 +701,13 @@ class StoreMachine(RuleBasedStateMachine):
         ]
         assert found["waiting"] == [model.waiting[position] for position in sorted(model.waiting)]
         assert found["dead"] == [model.dead[position] for position in sorted(model.dead)]
-        assert all(self.store.body(id) == b"%d" % id for id in model.chunks)
+        assert found["retained"] == [model.retained[number] for number in sorted(model.retained)]
+        ids = [*model.chunks, *(batch.chunk.id for batch in model.retained.values())]
+        assert all(self.store.body(id) == b"%d" % id for id in ids)
+        assert (found["totals"].retained, found["totals"].retained_bytes) == (
+            sum(batch.count for batch in model.retained.values()),
+            sum(batch.size for batch in model.retained.values()),
+        )
         for producer in (b"p", b"q"):
             assert self.store.last_sequence(producer) == model.sequences.get(producer, 0)
 

@@ -208,6 +208,33 @@ class Group(Struct, frozen=True):
     example: int
 
 
+class Retained(Struct, frozen=True):
+    """A batch of inputs that is over, and of which the completed ones are kept for a while.
+
+    A root that completed from a row of its own is a batch of one.
+
+    Attributes:
+        chunk: the batch; its body is empty where it is read, and where the store has it as that of an open chunk.
+        completed: bitmap of the roots that completed in it, as in `Changes.done`. The others failed: they are dead
+            letters or were discarded, or they completed later, as a batch of one.
+        completed_at: when the last of its roots was done, wall clock, seconds since 1970.
+        size: bytes of the body.
+        number: 1, 2, 3 … in the order in which batches were over, never one that was used; the store gives it.
+
+    """
+
+    chunk: Chunk
+    completed: bytes
+    completed_at: float
+    size: int
+    number: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many of its roots completed."""
+        return int.from_bytes(self.completed, "little").bit_count()
+
+
 class Changes(Struct):
     """Everything that one group commit does: all of it or nothing, in the order of the fields.
 
@@ -218,7 +245,9 @@ class Changes(Struct):
         appends: chunks to record; ids and positions rise and are never used twice.
         done: chunk id -> its whole bitmap, which replaces the former one (little-endian bit order, as
             ``numpy.packbits(bitorder="little")``; bit i set: root i needs nothing more from this chunk, it is
-            completed or has a row of its own). None: the chunk is over, delete it with its body.
+            completed or has a row of its own). Where completed inputs are kept, a second bitmap of the same length
+            follows it, of those that completed. None: the chunk is over, delete it, and its body unless it is in
+            `retained`.
         waiting: roots that will be tried again, inserted or replaced by position.
         dead: roots that go to the dead letters (inserted or replaced by position) and wait no longer.
         recovered: positions whose retry completed: they wait no longer.
@@ -229,6 +258,9 @@ class Changes(Struct):
         audits: what operators have done.
         forget: producers that said goodbye.
         completed: how many roots completed in this group; added to the total.
+        retained: batches that are over and kept: with their body, under an id that rises like that of an append, or
+            without it if they are over with this group.
+        purged: batches that are kept no longer, as they were read; those that are not there any more are ignored.
 
     """
 
@@ -242,6 +274,13 @@ class Changes(Struct):
     audits: list[Audit] = field(default_factory=list)
     forget: list[bytes] = field(default_factory=list)
     completed: int = 0
+    retained: list[Retained] = field(default_factory=list)
+    purged: list[Retained] = field(default_factory=list)
+
+    @property
+    def kept_bodies(self) -> set[int]:
+        """The ids of chunks that are over and whose bodies stay."""
+        return {batch.chunk.id for batch in self.retained if not batch.chunk.body}
 
 
 class Totals(Struct, frozen=True):
@@ -254,6 +293,8 @@ class Totals(Struct, frozen=True):
         waiting: of the open ones, how many wait for another attempt.
         open: neither of the others, the waiting ones included.
         discarded: dead letters that an operator has discarded, and roots that were dropped by policy.
+        retained: of the completed ones, how many are kept.
+        retained_bytes: bytes of the batches that they were accepted in.
 
     """
 
@@ -263,6 +304,8 @@ class Totals(Struct, frozen=True):
     waiting: int
     open: int
     discarded: int = 0
+    retained: int = 0
+    retained_bytes: int = 0
 
 
 class Head(Struct, frozen=True):
@@ -339,6 +382,10 @@ class ReadableStore(Protocol):
 
     def dead_letters(self, after: int = 0, limit: int = 1000, where: Where = EVERY) -> list[Failed]:
         """Return up to `limit` dead letters at positions above `after`."""
+    def retained(self, after: int = 0, limit: int = 1000) -> list[Retained]:
+        """Return up to `limit` batches that are kept, with numbers above `after`, without their bodies."""
+        ...
+
         ...
 
     def count_dead(self, where: Where = EVERY) -> int:
@@ -382,11 +429,11 @@ class Store(ReadableStore, Protocol):
         """
 
 
-def numbers_after(appends: list[Append], next_chunk: int, next_position: int) -> tuple[int, int]:
+def numbers_after(changes: Changes, next_chunk: int, next_position: int) -> tuple[int, int]:
     """Check that a group uses no number twice.
 
     Args:
-        appends: the chunks of the group.
+        changes: the group.
         next_chunk: the lowest id that is free.
         next_position: the lowest position that is free.
 
@@ -397,7 +444,7 @@ def numbers_after(appends: list[Append], next_chunk: int, next_position: int) ->
         StoreError: an id or a position was used before, or is out of range.
 
     """
-    for append in appends:
+    for append in changes.appends:
         chunk = append.chunk
         if chunk.id < next_chunk or chunk.first < next_position or chunk.count < 1:
             raise StoreError(
@@ -408,6 +455,7 @@ def numbers_after(appends: list[Append], next_chunk: int, next_position: int) ->
         next_chunk, next_position = chunk.id + 1, chunk.first + chunk.count
     if max(next_chunk, next_position) > NUMBER_LIMIT:
         raise StoreError("the numbers of this store are used up (2**63): start a new one.")
+    next_chunk = max([next_chunk, *(batch.chunk.id + 1 for batch in changes.retained)])
     return next_chunk, next_position
 
 

@@ -7,7 +7,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from consecutiond.acker.stores import rows
-from consecutiond.acker.stores.base import FIRST_NUMBER, Append, Changes, Head, Totals, numbers_after
+from consecutiond.acker.stores.base import FIRST_NUMBER, Changes, Head, Retained, Totals, numbers_after
 
 #: tables whose keys are numbers and that are read in pages, in their order
 CHUNKS: Final = "chunks"
@@ -15,11 +15,12 @@ DONE: Final = "done"
 WAITING: Final = "waiting"
 DEAD: Final = "dead"
 AUDITS: Final = "audits"
+RETAINED: Final = "retained"
 #: tables that are read by key: chunk id -> body, producer -> its highest sequence
 BODIES: Final = "bodies"
 PRODUCERS: Final = "producers"
 
-SORTED: Final = (CHUNKS, DONE, WAITING, DEAD, AUDITS)
+SORTED: Final = (CHUNKS, DONE, WAITING, DEAD, AUDITS, RETAINED)
 TABLES: Final = (*SORTED, BODIES, PRODUCERS)
 
 
@@ -41,6 +42,10 @@ class Counters(Struct, frozen=True):
     waiting: int = 0
     discarded: int = 0
     audits: int = 0
+    retained: int = 0
+    retained_bytes: int = 0
+    #: the number of the batch that was retained last
+    last_retained: int = 0
 
     def adopted(self, head: Head) -> "Counters":
         """Return them for a log that has become another one; what it holds is counted as before."""
@@ -56,7 +61,10 @@ class Counters(Struct, frozen=True):
     def totals(self) -> Totals:
         """Return what the contract tells of them."""
         still_open = self.accepted - self.completed - self.failed - self.discarded
-        return Totals(self.accepted, self.completed, self.failed, self.waiting, still_open, self.discarded)
+        return Totals(
+            self.accepted, self.completed, self.failed, self.waiting, still_open, self.discarded, self.retained,
+            self.retained_bytes,
+        )  # fmt: skip
 
 
 def producer_rows(head: Head) -> dict[bytes, bytes]:
@@ -78,6 +86,7 @@ def looked_up(changes: Changes) -> list[Key]:
         for position in {failed.position for failed in changes.dead} | {*changes.revived}
     ]
     keys += [Key(PRODUCERS, name) for name in {append.origin.producer for append in changes.appends if append.origin}]
+    keys += [Key(RETAINED, rows.number_key(batch.number)) for batch in changes.purged]
     return keys
 
 
@@ -104,9 +113,10 @@ def decide(changes: Changes, counters: Counters, found: Found) -> Decision:
 
     """
     group = _Group(counters, found)
-    group.append(changes.appends)
+    group.append(changes)
+    kept = changes.kept_bodies
     for chunk, bitmap in changes.done.items():
-        group.mark(rows.number_key(chunk), bitmap)
+        group.mark(rows.number_key(chunk), bitmap, keeps_body=chunk in kept)
     for failed in changes.waiting:
         group.put(WAITING, failed.position, rows.failed_row(failed))
     for failed in changes.dead:
@@ -118,6 +128,10 @@ def decide(changes: Changes, counters: Counters, found: Found) -> Decision:
         discarded = group.take(DEAD, position) and not group.holds(Key(WAITING, rows.number_key(position)))
         group.count(discarded=discarded)
     for audit in changes.audits:
+    for batch in changes.retained:
+        group.retain(batch)
+    for batch in changes.purged:
+        group.purge(batch)
         number = group.counters.audits + 1
         group.writes[Key(AUDITS, rows.number_key(number))] = rows.audit_row(replace(audit, number=number))
         group.count(audits=1)
@@ -144,25 +158,39 @@ class _Group:
         changed = {name: getattr(self.counters, name) + number for name, number in more.items()}
         self.counters = replace(self.counters, **changed)
 
-    def append(self, appends: list[Append]) -> None:
-        after = numbers_after(appends, self.counters.next_chunk, self.counters.next_position)
+    def append(self, changes: Changes) -> None:
+        after = numbers_after(changes, self.counters.next_chunk, self.counters.next_position)
         self.counters = replace(self.counters, next_chunk=after[0], next_position=after[1])
-        for append in appends:
+        for append in changes.appends:
             key = rows.number_key(append.chunk.id)
             self.writes[Key(CHUNKS, key)] = rows.chunk_row(append.chunk)
             self.writes[Key(BODIES, key)] = append.chunk.body
             if append.origin is not None:
                 name = Key(PRODUCERS, append.origin.producer)
                 self.writes[name] = b"%d" % max(append.origin.sequence, int(self._get(name) or 0))
-        self.count(accepted=sum(append.chunk.count for append in appends))
+        self.count(accepted=sum(append.chunk.count for append in changes.appends))
 
-    def mark(self, chunk: bytes, bitmap: bytes | None) -> None:
+    def mark(self, chunk: bytes, bitmap: bytes | None, *, keeps_body: bool) -> None:
         if bitmap is None:
-            self.writes |= dict.fromkeys((Key(CHUNKS, chunk), Key(BODIES, chunk), Key(DONE, chunk)))
+            tables = (CHUNKS, DONE) if keeps_body else (CHUNKS, DONE, BODIES)
+            self.writes |= dict.fromkeys(Key(table, chunk) for table in tables)
         elif self.holds(Key(CHUNKS, chunk)):
             self.writes[Key(DONE, chunk)] = bitmap
 
     def put(self, table: str, position: int, row: bytes) -> None:
+    def retain(self, batch: Retained) -> None:
+        number = self.counters.last_retained + 1
+        if batch.chunk.body:
+            self.writes[Key(BODIES, rows.number_key(batch.chunk.id))] = batch.chunk.body
+        self.writes[Key(RETAINED, rows.number_key(number))] = rows.retained_row(replace(batch, number=number))
+        self.count(last_retained=1, retained=batch.count, retained_bytes=batch.size)
+
+    def purge(self, batch: Retained) -> None:
+        key = Key(RETAINED, rows.number_key(batch.number))
+        if self.holds(key):
+            self.writes |= dict.fromkeys((key, Key(BODIES, rows.number_key(batch.chunk.id))))
+            self.count(retained=-batch.count, retained_bytes=-batch.size)
+
         key = Key(table, rows.number_key(position))
         self._tally(table, 1 - self.holds(key))
         self.writes[key] = row

@@ -13,12 +13,24 @@ from consecutiond.acker.stores.base import (
     Group,
     Head,
     OpenChunk,
+    Retained,
     StoreError,
     Totals,
     Where,
     grouped,
 )
-from consecutiond.acker.stores.keyed import AUDITS, BODIES, CHUNKS, DEAD, DONE, PRODUCERS, WAITING, Counters, Key
+from consecutiond.acker.stores.keyed import (
+    AUDITS,
+    BODIES,
+    CHUNKS,
+    DEAD,
+    DONE,
+    PRODUCERS,
+    RETAINED,
+    WAITING,
+    Counters,
+    Key,
+)
 
 #: rows that are asked for at once; more would hold up the server, or be too much in one answer
 _PAGE: Final = 500
@@ -123,6 +135,10 @@ class KeyedReader(ABC):
         return [rows.audit(row) for row in self._rows(AUDITS, after, limit)]
 
     def _dead(self, where: Where, after: int) -> Iterator[Failed]:
+    def retained(self, after: int = 0, limit: int = 1000) -> list[Retained]:
+        """Return up to `limit` batches that are kept, with numbers above `after`, without their bodies."""
+        return [rows.retained(row) for row in self._rows(RETAINED, after, limit)]
+
         """Yield the dead letters that are meant, in order; only a page of them is in memory."""
         if where.positions:
             chosen = sorted({position for position in where.positions if position > after})

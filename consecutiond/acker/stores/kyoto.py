@@ -101,7 +101,8 @@ class KyotoStore(KyotoReader):
         decision = keyed.decide(changes, log.counters, found)
         self._numbered.begin(changes)
         self._transact(
-            msgspec.structs.replace(log, commit=self._numbered.next, counters=decision.counters), decision.writes
+            msgspec.structs.replace(log, schema=SCHEMA_VERSION, commit=self._numbered.next, counters=decision.counters),
+            decision.writes,
         )
         for key, value in decision.writes.items():
             if key.table in self._numbers:

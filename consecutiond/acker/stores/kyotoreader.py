@@ -23,7 +23,9 @@ from consecutiond.acker.stores.keyedreader import KeyedReader, Page
 from consecutiond.acker.stores.kyotolib import NO_REPAIR, READER, TRY_LOCK, WRITER, Database, KyotoError
 
 #: raised by every change of the rows; a file of another one is refused, never guessed at
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+#: the one before it, which has no retained batches and differs in nothing else
+FORMER_VERSION: Final = 1
 #: seconds to wait for another process to close the file; readers have it for milliseconds
 LOCK_PATIENCE_S: Final = 5.0
 _LOCK_PAUSE_S: Final = 0.02
@@ -37,7 +39,7 @@ MODE: Final = NO_REPAIR | TRY_LOCK
 LOG: Final = b"_log"
 _LETTERS: Final = {
     keyed.CHUNKS: b"c", keyed.DONE: b"d", keyed.WAITING: b"w", keyed.DEAD: b"x", keyed.AUDITS: b"a",
-    keyed.BODIES: b"b", keyed.PRODUCERS: b"p",
+    keyed.BODIES: b"b", keyed.PRODUCERS: b"p", keyed.RETAINED: b"r",
 }  # fmt: skip
 _NO_STORE: Final = (
     "the file is no Kyoto Cabinet database or is damaged: keep a copy of it, and give the store another path"
@@ -211,7 +213,7 @@ class KyotoReader(KeyedReader):
             raise StoreError(
                 f"{self.name} is damaged ({error}): keep a copy, and give the store another path."
             ) from error
-        if log.schema != SCHEMA_VERSION:
+        if log.schema not in (SCHEMA_VERSION, FORMER_VERSION):
             raise StoreError(
                 f"{self.name} was written by another version of consecutiond (schema {log.schema}, this one reads "
                 f"{SCHEMA_VERSION}); it was not touched. Drain it with the version that wrote it, or move it."

@@ -17,6 +17,7 @@ from consecutiond.acker.stores.base import (
     Group,
     Head,
     OpenChunk,
+    Retained,
     StoreError,
     Totals,
     Where,
@@ -47,6 +48,9 @@ class MemoryStore:
         self._dead: dict[int, Failed] = {}
         self._producers: dict[bytes, int] = {}
 
+        self._retained: dict[int, Retained] = {}
+        self._kept_bodies: dict[int, bytes] = {}
+        self._last_retained = self._retained_roots = self._retained_bytes = 0
     def open(self) -> None:
         """Make the store ready; a new one is empty."""
         self._is_open = True
@@ -63,10 +67,12 @@ class MemoryStore:
     def commit(self, changes: Changes) -> None:
         """Apply one group; only the check of the numbers can fail, and it comes first."""
         self._require_open()
-        self._next = numbers_after(changes.appends, *self._next)
+        self._next = numbers_after(changes, *self._next)
         for append in changes.appends:
             self._append(append)
         for chunk, bitmap in changes.done.items():
+        for batch in changes.retained:
+            self._retain(batch)
             self._mark(chunk, bitmap)
         for failed in changes.waiting:
             self._waiting[failed.position] = printable(failed)
@@ -85,6 +91,8 @@ class MemoryStore:
             self._producers.pop(producer, None)
         self._completed += changes.completed
 
+        for batch in changes.purged:
+            self._purge(batch.number)
     def _append(self, append: Append) -> None:
         self._chunks[append.chunk.id] = append.chunk
         self._accepted += append.chunk.count
@@ -93,6 +101,23 @@ class MemoryStore:
             self._producers[append.origin.producer] = max(known, append.origin.sequence)
 
     def _mark(self, chunk: int, bitmap: bytes | None) -> None:
+    def _retain(self, batch: Retained) -> None:
+        chunk = batch.chunk
+        self._kept_bodies[chunk.id] = chunk.body or self._chunks[chunk.id].body
+        self._last_retained += 1
+        self._retained[self._last_retained] = replace(
+            batch, chunk=replace(chunk, body=b""), number=self._last_retained
+        )  # fmt: skip
+        self._retained_roots += batch.count
+        self._retained_bytes += batch.size
+
+    def _purge(self, number: int) -> None:
+        batch = self._retained.pop(number, None)
+        if batch is not None:
+            del self._kept_bodies[batch.chunk.id]
+            self._retained_roots -= batch.count
+            self._retained_bytes -= batch.size
+
         if bitmap is None:
             self._chunks.pop(chunk, None)
             self._done.pop(chunk, None)
@@ -123,9 +148,16 @@ class MemoryStore:
     def body(self, chunk: int) -> bytes:
         """Return the body of a chunk."""
         self._require_open()
-        if chunk not in self._chunks:
-            raise StoreError(f"the store in memory holds no chunk {chunk}: it is over, or was never recorded.")
-        return self._chunks[chunk].body
+        if chunk in self._chunks:
+            return self._chunks[chunk].body
+        if chunk in self._kept_bodies:
+            return self._kept_bodies[chunk]
+        raise StoreError(f"the store in memory holds no chunk {chunk}: it is over, or was never recorded.")
+
+    def retained(self, after: int = 0, limit: int = 1000) -> list[Retained]:
+        """Return up to `limit` batches that are kept, with numbers above `after`, without their bodies."""
+        self._require_open()
+        return [self._retained[number] for number in _page(self._retained, after, limit)]
 
     def waiting(self, after: int = 0, limit: int = 1000) -> list[Failed]:
         """Return up to `limit` roots that wait for another attempt, at positions above `after`."""
@@ -158,7 +190,10 @@ class MemoryStore:
         self._require_open()
         failed, waiting = len(self._dead), len(self._waiting)
         still_open = self._accepted - self._completed - failed - self._discarded
-        return Totals(self._accepted, self._completed, failed, waiting, still_open, self._discarded)
+        return Totals(
+            self._accepted, self._completed, failed, waiting, still_open, self._discarded,
+            self._retained_roots, self._retained_bytes,
+        )  # fmt: skip
 
     def head(self) -> Head:
         """Return what a copy needs beside the rows."""

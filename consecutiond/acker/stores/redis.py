@@ -89,8 +89,11 @@ class RedisStore(RedisReader):
             new = log is None
             self.salt = secrets.randbits(64) if log is None else log.salt
             self._openings = 1 if log is None else log.openings + 1
-            identity = {"openings": self._openings, "writer": self._writer, "commit": 0}
-            created = {"schema": SCHEMA_VERSION, "salt": self.salt, **msgspec.structs.asdict(Counters())} if new else {}
+            # A log of the former schema lacks nothing but what counts as 0.
+            identity = {
+                "schema": SCHEMA_VERSION, "openings": self._openings, "writer": self._writer, "commit": 0,
+            }  # fmt: skip
+            created = {"salt": self.salt, **msgspec.structs.asdict(Counters())} if new else {}
             if self._execute([_hset(self._keys[LOG], identity | created)]):
                 self._numbered = Numbered()
                 return
@@ -115,12 +118,12 @@ class RedisStore(RedisReader):
 
     def _try(self, changes: Changes) -> bool:
         asked = keyed.looked_up(changes)
-        fields, held, bodies, *answers = self._look(asked)
+        fields, held, retained, bodies, *answers = self._look(asked)
         log = self._ours(self._read_log(fields))
-        if held != bodies:
+        if held + retained != bodies:
             raise StoreError(
-                f"{self.name} is damaged: {held} chunks and {bodies} bodies. Probably somebody deleted keys of it, or "
-                "the server evicted them: stop the consecutor and restore the server's files."
+                f"{self.name} is damaged: {held + retained} chunks and {bodies} bodies. Probably somebody deleted "
+                "keys of it, or the server evicted them: stop the consecutor and restore the server's files."
             )
         if self._numbered.is_applied(changes, log.commit):
             self._synchronise(again=True)
@@ -155,12 +158,12 @@ class RedisStore(RedisReader):
         raise self._contended()
 
     def _look(self, asked: list[Key]) -> list[Any]:
-        """Watch all keys; return the hash of the log, the numbers of chunks and bodies, and what was asked for."""
+        """Watch all keys; return the hash of the log, how many chunks, retained ones and bodies, and what was asked."""
         keys = self._keys
         commands = [("UNWATCH",), ("WATCH", *keys.values()), *(("TYPE", key) for key in keys.values())]
         answers = self.link.try_ask(
-            *commands, self._get_log(), ("ZCARD", keys[keyed.CHUNKS]), ("HLEN", keys[keyed.BODIES]),
-            *(_presence(keys[key.table], key) for key in asked),
+            *commands, self._get_log(), ("ZCARD", keys[keyed.CHUNKS]), ("ZCARD", keys[keyed.RETAINED]),
+            ("HLEN", keys[keyed.BODIES]), *(_presence(keys[key.table], key) for key in asked),
         )  # fmt: skip
         types, rest = answers[2 : len(commands)], answers[len(commands) :]
         self._refuse_foreign(dict(zip(keys, types, strict=True)))

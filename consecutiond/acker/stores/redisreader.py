@@ -8,6 +8,7 @@ All keys of a log begin with ``{consecutiond:NAME}:``, which keeps them on one n
     waiting    sorted set   position + failed root
     dead       sorted set   position + failed root
     audits     sorted set   number + what an operator has done
+    retained   sorted set   number + batch that is over and kept, without its body
     bodies     hash         number of the chunk -> body
     producers  hash         producer -> its highest sequence
 
@@ -27,7 +28,9 @@ from consecutiond.acker.stores.redisserver import Server, inspect
 from consecutiond.storeurls import redis_parts
 
 #: raised by every change of the keys or rows; another one is refused, never guessed at
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+#: the one before it, which has no retained batches and differs in nothing else
+FORMER_VERSION: Final = 1
 
 #: the hash of a log, beside the tables
 LOG: Final = "log"
@@ -123,7 +126,7 @@ class RedisReader(KeyedReader):
         """Return what the hash of the log says, None when there is none."""
         if fields[0] is None:
             return None
-        if fields[0] != b"%d" % SCHEMA_VERSION:
+        if fields[0] not in (b"%d" % SCHEMA_VERSION, b"%d" % FORMER_VERSION):
             raise StoreError(
                 f"{self.name} was written by another version of consecutiond (schema {fields[0].decode()}, this one "
                 f"reads {SCHEMA_VERSION}); it was not touched. Drain it with the version that wrote it, or give this "

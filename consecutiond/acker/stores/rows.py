@@ -5,7 +5,7 @@ from typing import Final, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from consecutiond.acker.stores.base import Audit, Chunk, Failed, StoreError, printable
+from consecutiond.acker.stores.base import Audit, Chunk, Failed, Retained, StoreError, printable
 
 #: bytes of a number as a key; most significant first, so that keys are in the order of their numbers
 NUMBER_BYTES: Final = 8
@@ -14,6 +14,7 @@ _encoder: Final = msgspec.msgpack.Encoder()
 _chunks: Final = msgspec.msgpack.Decoder(Chunk)
 _failed: Final = msgspec.msgpack.Decoder(Failed)
 _audits: Final = msgspec.msgpack.Decoder(Audit)
+_retained: Final = msgspec.msgpack.Decoder(Retained)
 
 Row = TypeVar("Row")
 
@@ -43,6 +44,11 @@ def audit_row(audit: Audit) -> bytes:
     return _encoder.encode(audit)
 
 
+def retained_row(batch: Retained) -> bytes:
+    """Write a batch that is kept, without its body."""
+    return _encoder.encode(replace(batch, chunk=replace(batch.chunk, body=b"")))
+
+
 def chunk(row: bytes) -> Chunk:
     """Read a chunk, its body empty."""
     return _read(_chunks, row)
@@ -56,6 +62,11 @@ def failed(row: bytes) -> Failed:
 def audit(row: bytes) -> Audit:
     """Read what an operator has done."""
     return _read(_audits, row)
+
+
+def retained(row: bytes) -> Retained:
+    """Read a batch that is kept, its body empty."""
+    return _read(_retained, row)
 
 
 def _read(decoder: "msgspec.msgpack.Decoder[Row]", row: bytes) -> Row:

@@ -5,13 +5,25 @@ import secrets
 import sqlite3
 from typing import Any
 
-from consecutiond.acker.stores.base import FIRST_NUMBER, Chunk, Failed, Head, OpenChunk, StoreError, Where, printable
+from consecutiond.acker.stores.base import (
+    FIRST_NUMBER,
+    Chunk,
+    Failed,
+    Head,
+    OpenChunk,
+    Retained,
+    StoreError,
+    Where,
+    printable,
+)
 from consecutiond.acker.stores.shapes import shape
 
 #: "cons" in ASCII; SQLite keeps it in the header of the file, where `file` and we can read it.
 APPLICATION_ID = 0x636F6E73
 #: Raised by every change of the tables below; a file of another version is refused, never guessed at.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+#: The one before it, to which only tables and columns were added: an acker adds them when it opens such a file.
+FORMER_VERSION = 3
 #: bytes; 512 to 65536. A body of 20 kB to 1 MiB is a chain of pages; 16 kB pages measured best over both.
 PAGE_SIZE = 16384
 
@@ -22,6 +34,19 @@ _FAILED_COLUMNS = """
     item BLOB NOT NULL, path TEXT NOT NULL, start_edge TEXT NOT NULL, start_item BLOB NOT NULL,
     replayed_at REAL NOT NULL, shape TEXT NOT NULL
 """
+
+# Retained batches have a table of their own, so that a start, which reads the open chunks, does not meet them.
+_RETENTION = (
+    "ALTER TABLE counters ADD COLUMN retained INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE counters ADD COLUMN retained_bytes INTEGER NOT NULL DEFAULT 0",
+    """CREATE TABLE retained (number INTEGER PRIMARY KEY AUTOINCREMENT, chunk INTEGER NOT NULL, first INTEGER NOT NULL,
+       count INTEGER NOT NULL, entry TEXT NOT NULL, accepted_at REAL NOT NULL, completed BLOB NOT NULL,
+       completed_at REAL NOT NULL, size INTEGER NOT NULL, roots INTEGER NOT NULL)""",
+    """CREATE TRIGGER retained_insert AFTER INSERT ON retained BEGIN UPDATE counters SET
+       retained = retained + NEW.roots, retained_bytes = retained_bytes + NEW.size; END""",
+    """CREATE TRIGGER retained_delete AFTER DELETE ON retained BEGIN UPDATE counters SET
+       retained = retained - OLD.roots, retained_bytes = retained_bytes - OLD.size; END""",
+)
 
 # Bodies have a table of their own, so that a new bitmap rewrites a short row and not a megabyte. The counts
 # of waiting and dead rows are kept by triggers: counting would read every leaf of tables full of bodies.
@@ -47,6 +72,7 @@ _TABLES = (
         for table, counter in (("waiting", "waiting"), ("dead", "failed"))
         for event, change in (("INSERT", "+ 1"), ("DELETE", "- 1"))
     ),
+    *_RETENTION,
 )
 
 INSERT_CHUNK = "INSERT INTO chunks (id, first, count, entry, accepted_at) VALUES (?, ?, ?, ?, ?)"
@@ -59,6 +85,10 @@ DISCARD = """UPDATE counters SET discarded = discarded + 1
     WHERE NOT EXISTS (SELECT 1 FROM waiting WHERE position = ?)"""
 PUT_AUDIT = "INSERT INTO audits (at, who, what, count, which) VALUES (?, ?, ?, ?, ?)"
 GET_AUDITS = "SELECT at, who, what, count, which, number FROM audits WHERE number > ? ORDER BY number LIMIT ?"
+PUT_RETAINED = """INSERT INTO retained (chunk, first, count, entry, accepted_at, completed, completed_at, size, roots)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+GET_RETAINED = """SELECT number, chunk, first, count, entry, accepted_at, completed, completed_at, size FROM retained
+    WHERE number > ? ORDER BY number LIMIT ?"""
 GET_CHUNKS = "SELECT id, first, count, entry, accepted_at, done FROM chunks WHERE id > ? ORDER BY id LIMIT ?"
 
 _COLUMNS = (*Failed.__struct_fields__, "shape")
@@ -112,8 +142,8 @@ def _conditions(where: Where) -> tuple[str, list[object]]:
     return " AND ".join(["1", *(condition for condition, _ in found)]), [value for _, value in found]
 
 
-def create_if_new(connection: sqlite3.Connection) -> None:
-    """Create the tables in an empty file, in one transaction; leave any other file as it is."""
+def prepare(connection: sqlite3.Connection) -> None:
+    """Create the tables in an empty file, or add what the former version lacks, in one transaction."""
     # The write lock first, always: two acker processes may start together, and a file that this user may
     # only read has to fail here and not at the first commit.
     connection.execute("BEGIN IMMEDIATE")
@@ -125,6 +155,10 @@ def create_if_new(connection: sqlite3.Connection) -> None:
             (secrets.token_bytes(8), FIRST_NUMBER, FIRST_NUMBER),
         )
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    elif _pragma(connection, "user_version") == FORMER_VERSION:
+        for statement in _RETENTION:
+            connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")
 
@@ -142,12 +176,13 @@ def adopt(connection: sqlite3.Connection, head: Head) -> None:
     connection.executemany(KEEP_SEQUENCE, head.producers.items())
 
 
-def refuse_foreign(connection: sqlite3.Connection, path: str) -> None:
+def refuse_foreign(connection: sqlite3.Connection, path: str, *, former: bool = False) -> None:
     """Raise StoreError unless the file is a store of this version.
 
     Args:
         connection: open on the file; only read.
         path: of the file, for the message.
+        former: one of the former version will do, as `prepare` comes next.
 
     Raises:
         StoreError: the file belongs to another program, or to another version of this one.
@@ -160,7 +195,12 @@ def refuse_foreign(connection: sqlite3.Connection, path: str) -> None:
             f"{path} is an SQLite database of another program; it was not touched. Give the store a path of its own."
         )
     version = _pragma(connection, "user_version")
-    if version != SCHEMA_VERSION:
+    if version == FORMER_VERSION and not former:
+        raise StoreError(
+            f"{path} was written by an older consecutiond (schema version {version}, this one reads {SCHEMA_VERSION}). "
+            "Start its consecutor once with this one, which brings the file up to date."
+        )
+    if version not in (SCHEMA_VERSION, FORMER_VERSION):
         age = "newer" if version > SCHEMA_VERSION else "older"
         raise StoreError(
             f"{path} was written by {age} consecutiond (schema version {version}, this one reads "
@@ -187,6 +227,18 @@ def open_chunk(row: Any) -> OpenChunk:
     """Return the chunk that a row of `GET_CHUNKS` stands for, without its body."""
     id, first, count, entry, accepted_at, done = row
     return OpenChunk(Chunk(id, first, count, tuple(json.loads(entry)), b"", accepted_at), done)
+
+
+def retained_row(batch: Retained) -> tuple[object, ...]:
+    """Return the values of `PUT_RETAINED`; the body goes elsewhere."""
+    return *chunk_row(batch.chunk), batch.completed, batch.completed_at, batch.size, batch.count
+
+
+def retained(row: Any) -> Retained:
+    """Return the batch that a row of `GET_RETAINED` stands for, without its body."""
+    number, id, first, count, entry, accepted_at, completed, completed_at, size = row
+    chunk = Chunk(id, first, count, tuple(json.loads(entry)), b"", accepted_at)
+    return Retained(chunk, completed, completed_at, size, number)
 
 
 def failed_row(failed: Failed) -> tuple[object, ...]:

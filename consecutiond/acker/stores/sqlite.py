@@ -20,6 +20,7 @@ from consecutiond.acker.stores.base import (
     Head,
     NoStoreError,
     OpenChunk,
+    Retained,
     StoreError,
     Totals,
     Where,
@@ -131,6 +132,10 @@ class SqliteReader:
 
     def waiting(self, after: int = 0, limit: int = 1000) -> list[Failed]:
         """Return up to `limit` roots that wait for another attempt, at positions above `after`."""
+    def retained(self, after: int = 0, limit: int = 1000) -> list[Retained]:
+        """Return up to `limit` batches that are kept, with numbers above `after`, without their bodies."""
+        return [schema.retained(row) for row in self._all(schema.GET_RETAINED, after, limit)]
+
         return [schema.failed(row) for row in self._all(schema.GET_WAITING, after, limit)]
 
     def dead_letters(self, after: int = 0, limit: int = 1000, where: Where = EVERY) -> list[Failed]:
@@ -156,9 +161,11 @@ class SqliteReader:
 
     def totals(self) -> Totals:
         """Return the totals as of the last commit."""
-        row = self._one("SELECT accepted, completed, failed, waiting, discarded FROM counters")
-        accepted, completed, failed, waiting, discarded = row
-        return Totals(accepted, completed, failed, waiting, accepted - completed - failed - discarded, discarded)
+        accepted, completed, failed, waiting, discarded, *retained = self._one(
+            "SELECT accepted, completed, failed, waiting, discarded, retained, retained_bytes FROM counters"
+        )
+        still_open = accepted - completed - failed - discarded
+        return Totals(accepted, completed, failed, waiting, still_open, discarded, *retained)
 
     def head(self) -> Head:
         """Return what a copy needs beside the rows."""
@@ -218,8 +225,7 @@ class SqliteStore(SqliteReader):
     def _prepare(self, connection: sqlite3.Connection) -> None:
         # First of all, because the write-ahead log would already be a change to somebody else's file.
         if not schema.is_empty(connection):
-            schema.refuse_foreign(connection, str(self._path))
-        synchronous = _SYNCHRONOUS_FULL if self.durable else _SYNCHRONOUS_NORMAL
+            schema.refuse_foreign(connection, str(self._path), former=True)
         connection.execute(f"PRAGMA page_size = {schema.PAGE_SIZE}")
         journal = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if journal != "wal":
@@ -228,13 +234,13 @@ class SqliteStore(SqliteReader):
                 "file system is a network one: put the store on a local disk."
             )
         page = connection.execute("PRAGMA page_size").fetchone()[0]
-        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        set_synchronous(connection, durable=self.durable)
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_BYTES // page}")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
         connection.execute(f"PRAGMA cache_size = -{CACHE_BYTES // 1024}")
         # Some builds overwrite what is deleted with zeros, which would write every body twice.
         connection.execute("PRAGMA secure_delete = OFF")
-        schema.create_if_new(connection)
+        schema.prepare(connection)
 
     def describe(self) -> str:
         """Say in one sentence what the store guarantees as it is configured."""
@@ -275,13 +281,19 @@ class SqliteStore(SqliteReader):
 
 def _apply(connection: sqlite3.Connection, changes: Changes) -> None:
     _append(connection, changes)
+def set_synchronous(connection: sqlite3.Connection, *, durable: bool) -> None:
+    """Have a connection wait for the disk at every commit, or only where the file would break otherwise."""
+    connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS_FULL if durable else _SYNCHRONOUS_NORMAL}")
+
+
     marks = [(bitmap, chunk) for chunk, bitmap in changes.done.items() if bitmap is not None]
     over = [(chunk,) for chunk, bitmap in changes.done.items() if bitmap is None]
     recovered = [(position,) for position in changes.recovered]
     recovered += [(failed.position,) for failed in changes.dead]
     connection.executemany("UPDATE chunks SET done = ? WHERE id = ?", marks)
     connection.executemany("DELETE FROM chunks WHERE id = ?", over)
-    connection.executemany("DELETE FROM bodies WHERE chunk = ?", over)
+    kept = changes.kept_bodies
+    connection.executemany("DELETE FROM bodies WHERE chunk = ?", [each for each in over if each[0] not in kept])
     connection.executemany(schema.PUT_WAITING, map(schema.failed_row, changes.waiting))
     connection.executemany(schema.PUT_DEAD, map(schema.failed_row, changes.dead))
     connection.executemany("DELETE FROM waiting WHERE position = ?", recovered)
@@ -292,9 +304,18 @@ def _apply(connection: sqlite3.Connection, changes: Changes) -> None:
     connection.executemany("DELETE FROM producers WHERE producer = ?", [(name,) for name in changes.forget])
 
 
+    _retain(connection, changes)
+
+
+def _retain(connection: sqlite3.Connection, changes: Changes) -> None:
+    new = [(batch.chunk.id, batch.chunk.body) for batch in changes.retained if batch.chunk.body]
+    connection.executemany(schema.INSERT_BODY, new)
+    connection.executemany(schema.PUT_RETAINED, map(schema.retained_row, changes.retained))
+    connection.executemany("DELETE FROM bodies WHERE chunk = ?", [(batch.chunk.id,) for batch in changes.purged])
+    connection.executemany("DELETE FROM retained WHERE number = ?", [(batch.number,) for batch in changes.purged])
 def _append(connection: sqlite3.Connection, changes: Changes) -> None:
     next_numbers = connection.execute("SELECT next_chunk, next_position FROM counters").fetchone()
-    next_numbers = numbers_after(changes.appends, *next_numbers)
+    next_numbers = numbers_after(changes, *next_numbers)
     chunks = [append.chunk for append in changes.appends]
     origins = [append.origin for append in changes.appends if append.origin is not None]
     connection.executemany(schema.INSERT_CHUNK, map(schema.chunk_row, chunks))

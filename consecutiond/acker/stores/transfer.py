@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from itertools import zip_longest
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -15,6 +15,7 @@ from consecutiond.acker.stores.base import (
     Failed,
     OpenChunk,
     ReadableStore,
+    Retained,
     Store,
     StoreError,
 )
@@ -35,6 +36,7 @@ class Copied(Struct, frozen=True):
         waiting: roots that wait for another attempt.
         failed: dead letters.
         audits: actions of operators.
+        retained: completed roots that are kept.
         accepted: roots that the log has accepted since it was made.
         open: of these, neither completed nor failed nor discarded.
 
@@ -44,6 +46,7 @@ class Copied(Struct, frozen=True):
     waiting: int
     failed: int
     audits: int
+    retained: int
     accepted: int
     open: int
 
@@ -76,7 +79,7 @@ def copy(source: ReadableStore, target: Store, step: Callable[[int], None]) -> C
     totals = target.totals()
     return Copied(
         chunks=sum(1 for _ in _chunks(target)), waiting=totals.waiting, failed=totals.failed,
-        audits=sum(1 for _ in _audits(target)), accepted=totals.accepted, open=totals.open,
+        audits=sum(1 for _ in _audits(target)), retained=totals.retained, accepted=totals.accepted, open=totals.open,
     )  # fmt: skip
 
 
@@ -91,7 +94,8 @@ def is_empty(store: ReadableStore) -> bool:
 def size(store: ReadableStore) -> int:
     """Return how many rows a log has, about: what `copy` counts in `step`, which it does twice."""
     totals = store.totals()
-    return sum(1 for _ in _chunks(store)) + totals.waiting + totals.failed + sum(1 for _ in _audits(store))
+    counted = (_chunks(store), _audits(store), _retained(store))
+    return totals.waiting + totals.failed + sum(1 for rows in counted for _ in rows)
 
 
 def _groups(source: ReadableStore) -> Iterator[Changes]:
@@ -107,15 +111,22 @@ def _groups(source: ReadableStore) -> Iterator[Changes]:
         yield Changes(dead=rows)
     for audits in _sliced(_audits(source), lambda _audit: 0):
         yield Changes(audits=audits)
+    for batches in _sliced(_kept(source), lambda batch: batch.size):
+        yield Changes(retained=batches)
 
 
 def _size(group: Changes) -> int:
-    return len(group.appends) + len(group.waiting) + len(group.dead) + len(group.audits)
+    return len(group.appends) + len(group.waiting) + len(group.dead) + len(group.audits) + len(group.retained)
 
 
 def _loaded(source: ReadableStore) -> Iterator[tuple[Append, bytes]]:
     for row in _chunks(source):
         yield Append(replace(row.chunk, body=source.body(row.chunk.id)), None), row.done
+
+
+def _kept(source: ReadableStore) -> Iterator[Retained]:
+    for batch in _retained(source):
+        yield replace(batch, chunk=replace(batch.chunk, body=source.body(batch.chunk.id)))
 
 
 def _sliced(rows: Iterator[Row], weight: Callable[[Row], int]) -> Iterator[list[Row]]:
@@ -138,9 +149,14 @@ def _weight(row: Failed) -> int:
 def _compare(source: ReadableStore, target: ReadableStore, step: Callable[[int], None]) -> None:
     if source.totals() != target.totals():
         raise StoreError(f"the copy counts {target.totals()}, and the original {source.totals()}. {_STOP}")
-    for what, rows in (("chunk", _chunks), ("waiting root", _waiting), ("failed item", _dead), ("audit", _audits)):
+    kinds: tuple[tuple[str, Callable[[ReadableStore], Iterator[Any]]], ...] = (
+        ("chunk", _chunks), ("waiting root", _waiting), ("failed item", _dead), ("audit", _audits),
+        ("retained batch", _unnumbered),
+    )  # fmt: skip
+    for what, rows in kinds:
         for one, other in zip_longest(rows(source), rows(target)):
-            if one != other or (isinstance(one, OpenChunk) and _bodies_differ(source, target, one.chunk.id)):
+            held = isinstance(one, OpenChunk | Retained)
+            if one != other or (held and _bodies_differ(source, target, one.chunk.id)):
                 raise StoreError(f"the copy differs from the original in a {what}. {_STOP}")
             step(1)
 
@@ -163,6 +179,15 @@ def _dead(store: ReadableStore) -> Iterator[Failed]:
 
 def _audits(store: ReadableStore) -> Iterator[Audit]:
     return _paged(store.audits, lambda row: row.number)
+
+
+def _retained(store: ReadableStore) -> Iterator[Retained]:
+    return _paged(store.retained, lambda row: row.number)
+
+
+def _unnumbered(store: ReadableStore) -> Iterator[Retained]:
+    # Those of a copy begin with 1 again.
+    return (replace(batch, number=0) for batch in _retained(store))
 
 
 def _paged(read: Callable[[int, int], list[Row]], number: Callable[[Row], int]) -> Iterator[Row]:
