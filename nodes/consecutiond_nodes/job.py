@@ -85,6 +85,11 @@ class Job:
             return range(position, position + 1)
         return range(int(self.offsets[position]), int(self.offsets[position + 1]))
 
+    def keys(self) -> list[int]:
+        """Return the key of every item, zeros where there are none."""
+        keys: list[int] = (self.ids if self.offsets is None else self.ids[self.offsets[:-1]]).tolist()
+        return keys
+
     def fail(self, position: int, kind: str, node: str, error: str, traceback: str, item: bytes | None = None) -> None:
         """One item has failed by its own fault; its roots are retried, with an attempt charged.
 

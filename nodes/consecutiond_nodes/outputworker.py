@@ -1,12 +1,20 @@
 """The worker that fills containers: what one batch has for a container goes to it together, if it can take that."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from consecutiond_broker.cell import INDEX
 from consecutiond_nodes.job import Job
-from consecutiond_nodes.outputs import OutputNode
+from consecutiond_nodes.outputs import OutputNode, Sink
 from consecutiond_nodes.worker import Interrupted, Worker
+
+
+class _Written(NamedTuple):
+    """One value on its way into a container; sorted by its place in the batch."""
+
+    position: int
+    key: int
+    value: Any
 
 
 class OutputWorker(Worker):
@@ -37,26 +45,30 @@ class OutputWorker(Worker):
         super()._finish(job, watched)
 
     def _process(self, job: Job, values: list[Any]) -> None:
-        takers = self.node.takers
-        if not takers:
-            super()._process(job, values)
-            return
-        together: dict[str, list[int]] = {}
-        alone: list[int] = []
-        for position, (name, _) in enumerate(values):
-            if position not in job.skip:
-                (together.setdefault(name, []) if name in takers else alone).append(position)
-        for name, positions in together.items():
-            if not self._take(name, positions, values):
-                alone += positions
-        self._process_each(job, values, sorted(alone))
+        together: dict[Sink, list[_Written]] = {}
+        alone: list[tuple[Sink, _Written]] = []
+        sinks, keys = self.node.sinks[not job.untracked], job.keys()
+        for position, (name, value) in enumerate(values):
+            if position in job.skip:
+                continue
+            sink, given = sinks.of(name, value)
+            written = _Written(position, keys[position], given)
+            if sink.many is None:
+                alone.append((sink, written))
+            else:
+                together.setdefault(sink, []).append(written)
+        for sink, batch in together.items():
+            if not self._take(sink, batch):
+                alone += [(sink, written) for written in batch]
+        self._take_each(job, sorted(alone, key=lambda each: each[1].position))
 
-    def _take(self, name: str, positions: list[int], values: list[Any]) -> bool:
+    def _take(self, sink: Sink, batch: list[_Written]) -> bool:
         """Hand several values over; return whether the container took them."""
+        assert sink.many is not None  # noqa: S101 - the caller has asked
         # Should it kill us, the first one is the suspect and is tried alone: so the guilty one is found in the end.
-        self.cell.words[INDEX] = positions[0] + 1
+        self.cell.words[INDEX] = batch[0].position + 1
         try:
-            self.node.takers[name]([values[position][1] for position in positions])
+            sink.many([written.key for written in batch], [written.value for written in batch])
         except Interrupted:
             raise
         except BaseException:  # the user's container; each value alone then says why
@@ -65,14 +77,14 @@ class OutputWorker(Worker):
             self.cell.words[INDEX] = 0
         return True
 
-    def _process_each(self, job: Job, values: list[Any], positions: list[int]) -> None:
+    def _take_each(self, job: Job, alone: list[tuple[Sink, _Written]]) -> None:
         words = self.cell.words
-        for position in positions:
-            words[INDEX] = position + 1
+        for sink, written in alone:
+            words[INDEX] = written.position + 1
             try:
-                self.node.process(values[position])
+                sink.one(written.key, written.value)
             except Interrupted:
                 raise
             except BaseException as error:  # whatever the container raises fails this item alone
-                self._raised(job, position, error)
+                self._raised(job, written.position, error)
         words[INDEX] = 0

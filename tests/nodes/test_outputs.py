@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from consecutiond_broker import wire
+from consecutiond_broker import codec, spans, wire
 from consecutiond_broker.cell import DELIVERY, INDEX
 from consecutiond_nodes.errors import OutputError
 from consecutiond_nodes.node import Node
@@ -184,6 +184,88 @@ class TestSeveralAtOnce:
         bench.up.deliver(["lines", 1], ["lines", 2])
         bench.settle()
         assert loud == ["1!", "2!"]
+
+
+class Keyed(File):
+    """A container that takes each key once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: dict[int, Any] = {}
+
+    def put(self, key: int, value: Any) -> None:
+        if value == "bad":
+            raise ValueError("no room for bad")
+        self.rows.setdefault(key, value)
+
+
+class KeyedBulk(Keyed):
+    def put_many(self, keys: list[int], values: list[Any]) -> None:
+        if "bad" in values:
+            raise ValueError("one of them is bad")
+        self.events.append((keys, values))
+        self.rows.update(zip(keys, values, strict=True))
+
+
+class TestKeys:
+    def test_put_gets_the_id_of_the_item_instead_of_append(self, bench: Bench) -> None:
+        keyed, plain = Keyed(), File()
+        start(bench, {"keyed": keyed, "plain": plain})
+        bench.up.deliver(["keyed", 1], ["plain", 2], ["keyed", 3], ids=(101, 102, 2**64 - 1))
+        bench.settle()
+        assert keyed.rows == {101: 1, 2**64 - 1: 3}
+        assert (keyed.events, plain.events) == (["flush"], [2, "flush"])
+
+    def test_put_many_gets_a_batch_with_its_keys(self, bench: Bench) -> None:
+        keyed = KeyedBulk()
+        start(bench, {"keyed": keyed})
+        bench.up.deliver(["keyed", 1], ["keyed", 2], ["keyed", 3], skip=(1,))
+        bench.settle()
+        assert keyed.events == [([101, 103], [1, 3]), "flush"]
+
+    def test_what_put_many_refuses_is_put_alone_under_the_same_keys(self, bench: Bench) -> None:
+        keyed = KeyedBulk()
+        start(bench, {"keyed": keyed})
+        bench.up.deliver(["keyed", 1], ["keyed", "bad"], ["keyed", 3])
+        bench.settle()
+        assert [fail.roots for fail in bench.up.fails()] == [words(12)]
+        assert keyed.rows == {101: 1, 103: 3}
+
+    def test_keys_are_worth_more_than_one_call_for_many(self, bench: Bench) -> None:
+        class Both(Keyed):
+            def push_many(self, values: list[Any]) -> None:
+                raise AssertionError
+
+        both = Both()
+        start(bench, {"both": both})
+        bench.up.deliver(["both", 1])
+        bench.settle()
+        assert both.rows == {101: 1}
+
+    def test_the_container_of_all_other_names_gets_keys_with_its_pairs(self, bench: Bench) -> None:
+        other = Keyed()
+        start(bench, {}, other)
+        bench.up.deliver(["strange", 1])
+        bench.settle()
+        assert other.rows == {101: ("strange", 1)}
+
+    def test_without_tracking_there_are_no_keys_and_append_is_called(self, bench: Bench) -> None:
+        keyed = KeyedBulk()
+        bench.start(OutputNode({"keyed": keyed}), tracking=False)
+        bench.up.send(
+            wire.Deliver(bench.up.epoch, 1, wire.UNTRACKED, 1, ()), b"", b"", codec.encode([["keyed", 1]])
+        )  # fmt: skip
+        bench.settle()
+        assert (keyed.rows, keyed.events) == ({}, [1, "flush"])
+
+    def test_an_item_that_joins_several_roots_has_the_key_of_the_first(self, bench: Bench) -> None:
+        keyed = Keyed()
+        start(bench, {"keyed": keyed})
+        head = wire.Deliver(bench.up.epoch, 1, 3, 2, (), spans=spans.pack([2, 1]))
+        values = codec.encode([["keyed", "joined"], ["keyed", "single"]])
+        bench.up.send(head, words(11, 12, 13), words(101, 102, 103), values)
+        bench.settle()
+        assert keyed.rows == {101: "joined", 103: "single"}
 
 
 class TestWrite:
