@@ -19,6 +19,9 @@ from pathlib import Path
 
 import msgspec
 
+from tests.chaos.oracle import Verdict
+from tests.chaos.watch import Watch
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "guarantees.md"
 #: where each row leaves its figures: NAME.json
@@ -50,6 +53,20 @@ class Row:
     grown_part: str = ""
     #: whatever else it tells
     notes: list[str] = field(default_factory=list)
+
+    def judged(self, verdict: Verdict) -> None:
+        """Take over what the oracle found; it raises where something is lost."""
+        self.accepted, self.repeated = verdict.accepted, verdict.repeated
+        if verdict.failed:
+            self.notes.append(f"{len(verdict.failed):,} kept as failed")
+
+    def grew(self, watch: Watch, part: str = "") -> None:
+        """Note how much memory a part has taken beyond what it had first; without a name the one that grew most."""
+        self.grown_part, self.grown_mib = (part, watch.grown(part)) if part else watch.growth()
+
+    def note_pause(self, seconds: float) -> None:
+        """Note how long a push had to wait."""
+        self.notes.append(f"a push waited up to {seconds:.2f} s")
 
     def save(self) -> None:
         """Write it down."""

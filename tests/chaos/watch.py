@@ -71,6 +71,11 @@ class Watch(threading.Thread):
         ends = [end for number, end in self.complete.copy().items() if number >= first]
         return min(ends) - since if ends else None
 
+    def first_after(self, moment: float) -> float | None:
+        """Return when the first root was complete after a moment, monotonic seconds; None: none yet."""
+        assert self.error is None, self.error
+        return min((end for end in self.complete.copy().values() if end > moment), default=None)
+
     def _follow(self) -> None:
         if not self._sink.exists():
             return
