@@ -52,9 +52,9 @@ def main() -> int:
     log.info("acker.ready", epoch=epoch, guarantee=committer.store.describe())
     try:
         acker.run()
-    except LogLostError as error:
-        # What is in memory here has no log any more: the next incarnation reads what there is.
-        log.error("store.lost", error=str(error))
+    except (LogLostError, StoreError) as error:
+        # What is in memory here is not in the log any more, or it was written for another graph.
+        log.error("store.unusable", error=str(error))
         pulse.say("failed", str(error))
         pulse.close()
         return EXIT_NO_STORE

@@ -19,7 +19,8 @@ from consecutiond.acker.groups import Groups
 from consecutiond.acker.lanes import Entry, Indices, Lane, Ready
 from consecutiond.acker.ledger import Closed
 from consecutiond.acker.policies import Policies, Policy
-from consecutiond.acker.stores.base import Append, Audit, Changes, Chunk, Failed, Origin, Totals
+from consecutiond.acker.stores.base import Append, Audit, Changes, Chunk, Failed, OpenChunk, Origin, Totals
+from consecutiond.acker.unread import PAGE, Unread
 from consecutiond.deadletters import first_attempt
 from consecutiond_broker import codec, wire
 from consecutiond_broker.clock import Clock
@@ -28,8 +29,8 @@ from consecutiond_broker.clock import Clock
 _LINGER_S: Final = 0.05
 #: `Failed.kind` of roots that were too old to be tried (again)
 EXPIRED: Final = "expired"
-#: rows read at a time when the log is opened
-_PAGE: Final = 1000
+#: chunks of the input whose values are still to be loaded, below which the next page of them is read
+_FEW: Final = 200
 
 
 class _Open:
@@ -67,7 +68,10 @@ class InputLog:
         #: the roots that are in no tree, by where they enter
         self.lanes: dict[Entry, Lane] = {}
         self._limbo = 0
+        self._unread = Unread()
+        #: bytes recorded here and not emitted, and the chunks of these whose values are in the store only
         self.backlog_bytes = 0
+        self._ahead: set[int] = set()
         self._changes = Changes()
         self._urgent = False
         self._dirty: set[int] = set()
@@ -81,7 +85,7 @@ class InputLog:
         self.stop = ""
         store = committer.store
         self.salt: int = store.salt
-        self._next_chunk: int = committer.now(store.next_chunk)
+        self._first_chunk = self._next_chunk = committer.now(store.next_chunk)
         self._next_position: int = committer.now(store.next_position)
         self.totals: Totals = committer.now(store.totals)
         self._recover()
@@ -95,20 +99,25 @@ class InputLog:
     def _recover(self) -> None:
         """Take up every root that an earlier acker left open."""
         store, now = self._committer.store, self._committer.now
-        after = 0
-        while page := now(partial(store.open_chunks, after, _PAGE)):
-            for row in page:
-                state = self._open[row.chunk.id] = _Open(row.chunk, row.done)
-                indices = None if state.left == row.chunk.count else np.flatnonzero(~state.done)
-                self._lane(row.chunk.entry).todo.append((row.chunk.id, indices))
-            after = page[-1].chunk.id
+        # One page, so that a log of another graph is refused at once; the others when their turn comes.
+        self._unread.begin(0)
+        self._read(self._unread.read(now(partial(store.open_chunks, 0, PAGE))))
         after, wall = 0, self._clock.wall()
-        while rows := now(partial(store.waiting, after, _PAGE)):
+        while rows := now(partial(store.waiting, after, PAGE)):
             for failed in rows:
                 # The wall clock may have jumped since it was recorded: no delay is longer than the longest.
                 delay = min(max(0.0, failed.due - wall), self._policies.longest_s)
                 self._wait(failed.position, failed.enters, delay)
             after = rows[-1].position
+
+    def _read(self, page: Sequence[OpenChunk]) -> None:
+        for row in page:
+            chunk = row.chunk
+            state = self._open[chunk.id] = _Open(chunk, row.done)
+            indices = None if state.left == chunk.count else np.flatnonzero(~state.done)
+            self._lane(chunk.entry).todo.append((chunk.id, indices))
+            if chunk.id >= self._first_chunk and chunk.entry == self._input:
+                self._ahead.add(chunk.id)
 
     def _wait(self, position: int, entry: Entry, delay: float) -> None:
         heapq.heappush(self._lane(entry).waiting, (self._clock.now() + delay, position))
@@ -129,7 +138,6 @@ class InputLog:
         self.backlog_bytes += len(body) if entry == self._input else 0
 
         def recorded() -> None:
-            self._open[chunk.id] = _Open(replace(chunk, body=b""))
             self._take_up(chunk, body)
             then()
 
@@ -137,12 +145,18 @@ class InputLog:
         return chunk.first
 
     def _take_up(self, chunk: Chunk, body: bytes) -> None:
-        lane = self._lane(chunk.entry)
-        if chunk.entry != self._input and lane.is_ahead:
+        lane, mine = self._lane(chunk.entry), chunk.entry == self._input
+        if mine and (self._unread.some or lane.is_full):
+            if not self._unread.some:
+                self._unread.begin(chunk.id - 1)
+            return
+        self._unread.know(chunk.id)
+        self._open[chunk.id] = _Open(replace(chunk, body=b""))
+        if not mine and lane.is_ahead:
             # Nobody withholds receipts from the graph itself; what it pushes faster than it works stays in the store.
             lane.todo.append((chunk.id, None))
         else:
-            lane.add_fresh(self._part(chunk.id, None, body))
+            lane.add_fresh(self._part(chunk.id, None, body)._replace(backlog=len(body) if mine else 0))
 
     def forget(self, producer: bytes) -> None:
         """A producer has said goodbye."""
@@ -320,6 +334,9 @@ class InputLog:
     def load(self, may_enter: Callable[[Entry], bool]) -> None:
         """Load values of roots that could be emitted next, and wake the retries that are due."""
         now = self._clock.now()
+        mine = self.lanes.get(self._input)
+        if (mine is None or (len(mine.todo) < _FEW and not mine.is_ahead)) and may_enter(self._input):
+            self._read_on()
         for lane in self.lanes.values():
             if not may_enter(lane.entry):
                 continue
@@ -328,9 +345,22 @@ class InputLog:
             while (position := lane.next_row(now)) is not None:
                 self._load_row(lane, position)
 
+    def _read_on(self) -> None:
+        after, store = self._unread.next_page(), self._committer.store
+        if after is not None:
+            self._committer.ask(
+                partial(store.open_chunks, after, PAGE), lambda page: self._read(self._unread.read(page))
+            )
+
     def _load_chunk(self, lane: Lane, chunk: int, indices: Indices | None) -> None:
         store = self._committer.store
-        self._committer.ask(lambda: store.body(chunk), lambda body: lane.loaded(self._part(chunk, indices, body)))
+
+        def loaded(body: bytes) -> None:
+            backlog = len(body) if chunk in self._ahead else 0
+            self._ahead.discard(chunk)
+            lane.loaded(self._part(chunk, indices, body)._replace(backlog=backlog))
+
+        self._committer.ask(lambda: store.body(chunk), loaded)
 
     def _load_row(self, lane: Lane, position: int) -> None:
         store = self._committer.store
@@ -346,9 +376,8 @@ class InputLog:
 
     def take(self, lane: Lane) -> Ready | None:
         """Return the next roots of a lane, which go into the ledger now; None if they are too old to be tried."""
-        ready, fresh = lane.take()
-        if fresh and lane.entry == self._input:
-            self.backlog_bytes -= len(ready.body)
+        ready = lane.take()
+        self.backlog_bytes -= ready.backlog
         since = ready.accepted_ms / 1000 if ready.chunk else self._rows[int(ready.positions[0])].tried_since
         if self._policies.default.too_old(self._clock.wall() - since):
             self._expire(ready)
@@ -403,7 +432,7 @@ class InputLog:
 
     def moving(self, may_enter: Callable[[Entry], bool]) -> bool:
         """Whether any root is on its way to the ledger or out of it, but for those that may not enter."""
-        if self._limbo or self._committing or self._after:
+        if self._limbo or self._committing or self._after or (self._unread.some and may_enter(self._input)):
             return True
         return any(lane.moving and may_enter(lane.entry) for lane in self.lanes.values())
 
@@ -419,7 +448,7 @@ class InputLog:
 
     def holds(self) -> bool:
         """Whether any root is in no tree, and is not being recorded."""
-        return any(lane.moving or lane.waiting for lane in self.lanes.values())
+        return self._unread.some or any(lane.moving or lane.waiting for lane in self.lanes.values())
 
     @property
     def waiting(self) -> int:

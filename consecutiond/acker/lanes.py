@@ -10,6 +10,9 @@ from consecutiond_broker.ids import U64
 
 #: parts of chunks whose values are in memory ahead of their emission, a lane; enough to keep the edge busy
 _CHUNKS_AHEAD: Final = 4
+#: fresh chunks of the input that are in memory, and bytes of their values; what is accepted beyond stays in the store
+_FRESH_CHUNKS: Final = 20_000
+_FRESH_BYTES: Final = 8 << 20
 #: roots with a row of their own that are, a lane; the others wait in the store, however many are due
 _ROWS_AHEAD: Final = 16
 
@@ -28,6 +31,8 @@ class Ready(NamedTuple):
     attempt: int = 1
     #: when the input was accepted, wall clock, milliseconds since 1970
     accepted_ms: int = 0
+    #: bytes that it adds to the backlog until it is taken
+    backlog: int = 0
 
 
 class Lane:
@@ -37,7 +42,7 @@ class Lane:
     long ago (recovered, swept, retried) go before fresh ones, or an input that never pauses would starve them.
     """
 
-    __slots__ = ("_chunks", "_fresh", "_old", "_rows", "entry", "todo", "waiting")
+    __slots__ = ("_chunks", "_fresh", "_old", "_rows", "entry", "fresh_bytes", "todo", "waiting")
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
@@ -48,10 +53,13 @@ class Lane:
         self._old: deque[Ready] = deque()
         self._fresh: deque[Ready] = deque()
         self._chunks = self._rows = 0
+        #: of the values of fresh roots
+        self.fresh_bytes = 0
 
     def add_fresh(self, ready: Ready) -> None:
         """Take roots that have just been recorded."""
         self._fresh.append(ready)
+        self.fresh_bytes += len(ready.body)
 
     def add_row(self, ready: Ready) -> None:
         """Take a root with a row of its own that lost its way."""
@@ -94,16 +102,23 @@ class Lane:
         """Whether enough fresh roots are in memory to keep the edge busy."""
         return len(self._fresh) >= _CHUNKS_AHEAD
 
-    def take(self) -> tuple[Ready, bool]:
-        """Return what is to be emitted next, and whether it is fresh."""
+    @property
+    def is_full(self) -> bool:
+        """Whether as many fresh roots are in memory as there may be."""
+        return len(self._fresh) >= _FRESH_CHUNKS or self.fresh_bytes >= _FRESH_BYTES
+
+    def take(self) -> Ready:
+        """Return what is to be emitted next."""
         if not self._old:
-            return self._fresh.popleft(), True
+            ready = self._fresh.popleft()
+            self.fresh_bytes -= len(ready.body)
+            return ready
         ready = self._old.popleft()
         if ready.chunk:
             self._chunks -= 1
         else:
             self._rows -= 1
-        return ready, False
+        return ready
 
     @property
     def moving(self) -> bool:

@@ -64,7 +64,8 @@ class Acker:
         self.ends = Ends(options.nodes)
         self.backstop = Backstop(frozenset(options.targets))
         self.brokers = Brokers(self._send, options.reach, epoch)
-        self.brokers.refuse_strangers(self.log.lanes)
+        self._lanes = 0
+        self._refuse_strangers()
         self.producers = Producers(self._send, options.max_backlog)
         self._gaps = Gaps()
         self.operations = Operations(self.log, committer, self.clock, self.brokers.edges.keys())
@@ -122,6 +123,7 @@ class Acker:
         if self._signals is not None and self._signals.taken():
             self.stopping = True
         self.committer.finish()
+        self._refuse_strangers()
         self._receive()
         self._emit()
         self.log.load(self._may_enter)
@@ -222,6 +224,12 @@ class Acker:
     def _may_enter(self, entry: Entry) -> bool:
         may_emit = self.ready and not self.cut
         return may_emit and not any(self.ends.has_ended(self.options.targets[name]) for name in entry)
+
+    def _refuse_strangers(self) -> None:
+        """Check where the roots enter that were read from the log. Raises StoreError."""
+        if len(self.log.lanes) != self._lanes:
+            self._lanes = len(self.log.lanes)
+            self.brokers.refuse_strangers(self.log.lanes)
 
     def _emit(self) -> None:
         """Emit what is ready, as far as open roots, credit and the end of the graph allow."""

@@ -1,8 +1,11 @@
 """The input log: what goes into which group commit, when a retry is due, and what is loaded from where."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from consecutiond.acker import lanes
 from consecutiond.acker.inputlog import InputLog
 from consecutiond.acker.lanes import Entry, Ready
 from consecutiond.acker.ledger import Closed, Emission
@@ -299,3 +302,106 @@ class TestFailures:
             log.log.failed(closed(emission), fail(node=f"node{number}"))
             log.turn()
         assert (len(log.log.failures.show()), log.store.totals().failed) == (20, 30)
+
+
+class TestUnread:
+    """What is far ahead of the graph, or was left by an earlier acker, is not in memory."""
+
+    def drain(self, log: Log) -> list[object]:
+        """Take everything; the last few that were in memory may be overtaken by the first that were not."""
+        seen: list[Any] = []
+        while values := log.values():
+            seen += values
+        return sorted(seen, key=lambda value: (isinstance(value, str), value))
+
+    def test_what_is_accepted_beyond_the_limit_of_memory_stays_in_the_store_and_is_lost_by_nobody(
+        self, log: Log, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lanes, "_FRESH_CHUNKS", 10)
+        for value in range(2500):
+            log.append(value)
+        log.turn()
+        assert len(log.log._open) < 1100
+        assert log.log.holds()
+        assert log.log.moving(anywhere)
+        assert self.drain(log) == list(range(2500))
+        assert not log.log.holds()
+
+    def test_the_limit_counts_bytes_as_well(self, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(lanes, "_FRESH_BYTES", 1000)
+        values = [str(number) * 400 for number in range(9)]
+        for value in values:
+            log.append(value)
+        for _ in range(3):
+            log.log.flush()
+            log.committer.settle()
+        assert log.log.lanes[IN].fresh_bytes < 2000
+        assert self.drain(log) == values
+
+    def test_the_backlog_counts_what_is_not_in_memory_until_it_is_emitted(
+        self, log: Log, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lanes, "_FRESH_CHUNKS", 10)
+        for value in range(100):
+            log.append(value)
+        log.turn()
+        whole = log.log.backlog_bytes
+        assert whole == 100 * len(codec.encode([1]))
+        log.values()
+        assert 0 < log.log.backlog_bytes < whole
+        self.drain(log)
+        assert log.log.backlog_bytes == 0
+
+    def test_what_enters_inside_the_graph_meanwhile_is_taken_up_once(
+        self, log: Log, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lanes, "_FRESH_CHUNKS", 1)
+        for value in range(3):
+            log.append(value)
+            log.append(value, entry=INSIDE)
+        log.log.flush()
+        log.committer.settle()
+        assert log.values(INSIDE) == [0, 1, 2]
+        assert self.drain(log) == [0, 1, 2]
+        assert log.values(INSIDE) == []
+
+    def test_what_is_recorded_while_a_page_is_read_is_not_passed_over(
+        self, log: Log, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lanes, "_FRESH_CHUNKS", 1)
+        for value in range(3):
+            log.append(value)
+        log.log.flush()
+        log.committer.settle()
+        log.log.load(anywhere)
+        log.append(3)
+        log.log.flush()
+        assert self.drain(log) == [0, 1, 2, 3]
+
+    def test_a_chunk_that_ends_while_its_page_is_read_is_not_tried_again(
+        self, log: Log, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lanes, "_FRESH_CHUNKS", 1)
+        for value in range(3):
+            log.append(value)
+            log.append(value, entry=INSIDE)
+        log.log.flush()
+        log.committer.settle()
+        inside = log.log.lanes[INSIDE].take()
+        log.log.load(anywhere)
+        log.committer.work()
+        log.log.completed(closed(Emission(0, inside.positions, INSIDE, inside.chunk, inside.positions)))
+        log.log.flush(everything=True)
+        assert self.drain(log) == [0, 1, 2]
+        assert log.values(INSIDE) == [1, 2]
+
+    def test_a_new_acker_reads_what_is_open_page_by_page(self, log: Log) -> None:
+        for value in range(2500):
+            log.append(value)
+        log.turn()
+        log.start()
+        assert len(log.log._open) == 1000
+        assert log.log.backlog_bytes == 0
+        log.append("later")
+        assert self.drain(log) == [*range(2500), "later"]
+        assert log.log.backlog_bytes == 0

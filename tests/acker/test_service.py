@@ -343,9 +343,13 @@ class TestRestart:
             producer.append("fresh", seq=11 + place)
         producer.expect_receipt(30)
         entry = bench.up()
-        for _ in range(14):
-            entry.complete(*entry.take())
-        bench.until(lambda: all(each.chunk.id > 10 for each in bench.chunks()))
+        # A fresh one may slip through while the store is slow to load an old one; not all of them.
+        seen: list[object] = []
+        while not set(range(10)) <= set(seen):
+            batches = entry.take()
+            seen += [value for batch in batches for value in batch.values]
+            entry.complete(*batches)
+        assert seen.count("fresh") < 20
 
     def test_a_log_of_another_graph_is_refused_and_left_as_it_is(self, make: Make) -> None:
         bench = make()
