@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 import typer
 
 from consecutiond.cli import complete, exits
-from consecutiond.cli.failedchoice import ChoiceError, Filters, choose, one, one_position
+from consecutiond.cli.choosing import ChoiceError, rate_of
+from consecutiond.cli.failedchoice import Filters, choose, one, one_position
 from consecutiond.cli.failedoptions import with_filters
 from consecutiond.cli.options import with_options
 from consecutiond.cli.words import Id, Json, epilog
@@ -174,7 +175,7 @@ def replay(
     from consecutiond.cli.failedact import Order, carry_out
 
     order = Order(
-        verb="replay", start=_start(start), rate=_rate(rate), wait=wait, dry_run=dry_run, yes=yes, as_json=json
+        verb="replay", start=_start(start), rate=rate_of(rate), wait=wait, dry_run=dry_run, yes=yes, as_json=json
     )  # fmt: skip
     with _operator(id, given) as operator:
         code = carry_out(operator, choose(operator, filters), order)
@@ -328,15 +329,3 @@ def _start(text: str) -> Literal["root", "node"]:
     if text not in ("root", "node"):
         raise ChoiceError(f"--from {text!r}: it is root or node")
     return "node" if text == "node" else "root"
-
-
-def _rate(text: str) -> float:
-    if not text:
-        return 0.0
-    try:
-        rate = float(text.removesuffix("/s"))
-    except ValueError:
-        rate = 0.0
-    if not 0 < rate < float("inf"):
-        raise ChoiceError(f"--rate {text!r} is no number of items a second: write 100 or 100/s")
-    return rate

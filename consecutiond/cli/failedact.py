@@ -1,10 +1,8 @@
 """``consecutiond failed replay`` and ``discard``: many at once, asked first, in pages."""
 
-import math
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Final, Literal
 
 import msgspec
@@ -13,11 +11,11 @@ from consecutiond.acker.stores.base import Where
 from consecutiond.cli import exits
 from consecutiond.cli.failedchoice import Choice
 from consecutiond.cli.failedvalues import plural, pretty
+from consecutiond.cli.pacing import paced, page_size, progress
 from consecutiond.deadletters import MOST, Outcome, Request, decide
 from consecutiond.operator import Operator, OperatorError
 
 Start = Literal["root", "node"]
-Advance = Callable[[int], None]
 
 #: seconds between two looks at what was replayed
 _LOOK_S: Final = 0.2
@@ -85,7 +83,7 @@ def carry_out(operator: Operator, choice: Choice, order: Order) -> int:
         print("consecutiond: nothing was changed", file=sys.stderr)
         return exits.REFUSED
     report = Report()
-    with _progress(order.verb, count, wanted=not order.as_json) as advance:
+    with progress(order.verb, count, wanted=not order.as_json) as advance:
         for outcome, positions in _outcomes(operator, choice, order):
             report.add(outcome)
             if order.wait:
@@ -119,13 +117,12 @@ def _agreed(operator: Operator, choice: Choice, order: Order, count: int) -> boo
 
 def _outcomes(operator: Operator, choice: Choice, order: Order) -> Iterator[tuple[Outcome, list[int]]]:
     """Act in pages; yield what each did, and the positions that were asked for where somebody has looked."""
-    limit = min(MOST, max(1, math.floor(order.rate / 4))) if order.rate else MOST
-    request = Request(order.verb, limit=limit, start=order.start, which=choice.words)
+    request = Request(order.verb, limit=page_size(order.rate, MOST), start=order.start, which=choice.words)
     if order.dry_run:
         for page in choice.pages(operator):
             yield decide(request, page, operator.edges.keys() or None, ()).outcome, []
     elif choice.by_store and not order.wait:
-        for outcome in _paced(_by_store(operator, choice, request), order.rate):
+        for outcome in paced(_by_store(operator, choice, request), _count, order.rate):
             yield outcome, []
     else:
         yield from _by_position(operator, choice, request, order.rate)
@@ -148,25 +145,19 @@ def _by_position(
             asked[:] = [letter.position for letter in page]
             yield operator.act(msgspec.structs.replace(request, where=Where(positions=tuple(asked))))
 
-    for outcome in _paced(outcomes(), rate):
+    for outcome in paced(outcomes(), _count, rate):
         yield outcome, list(asked)
 
 
-def _paced(outcomes: Iterator[Outcome], rate: float) -> Iterator[Outcome]:
-    """Pause between pages, so that no more than `rate` are done in a second."""
-    done, began = 0, time.monotonic()
-    for outcome in outcomes:
-        yield outcome
-        done += outcome.count
-        if rate:
-            time.sleep(max(0.0, began + done / rate - time.monotonic()))
+def _count(outcome: Outcome) -> int:
+    return outcome.count
 
 
 def _await(operator: Operator, report: Report, *, wanted: bool) -> None:
     """Wait until all that was replayed is completed or has failed again; Ctrl-C ends the wait alone."""
     pending = report.positions
     report.completed = report.failed_again = 0
-    with _progress("waiting", len(pending), wanted=wanted) as advance:
+    with progress("waiting", len(pending), wanted=wanted) as advance:
         try:
             while pending:
                 # The oldest first: what is behind them takes its time as well.
@@ -210,17 +201,3 @@ def _print(operator: Operator, order: Order, report: Report) -> None:
             print(f"{report.still_open:,} still open", file=sys.stderr)
     elif order.verb == "replay" and report.count and not operator.live and not order.dry_run:
         print(f"{operator.id} does not run: tried when it is started again")
-
-
-@contextmanager
-def _progress(what: str, total: int, *, wanted: bool) -> Iterator[Advance]:
-    """Show a bar on stderr, where that is a terminal."""
-    if not wanted or total <= 1 or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda count: bar.update(task, completed=count)

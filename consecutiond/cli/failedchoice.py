@@ -5,22 +5,18 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime, timedelta
-from types import CodeType
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
 from consecutiond.acker.stores.base import EVERY, Failed, Group, Where
 from consecutiond.acker.stores.shapes import shape
+from consecutiond.cli.choosing import ChoiceError, expression, moment_of
 from consecutiond.cli.failedvalues import value_of
 from consecutiond.deadletters import MOST
 from consecutiond.operator import Operator
-from consecutiond_broker.errors import ConsecutiondError
 
-_AGO: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _RANGE: Final = re.compile(r"(\d+)(?:-(\d+))?")
 #: positions of the last root that a log can have
 _LAST: Final = 2**63
@@ -30,10 +26,6 @@ _LETTERS: Final = "bcdfghjklmnpqrstvwxz"
 _NAME_LENGTH: Final = 5
 
 Test = Callable[[Failed], bool]
-
-
-class ChoiceError(ConsecutiondError):
-    """A filter cannot be understood, or names something that is not there."""
 
 
 class Filters(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,8 +106,8 @@ def choose(operator: Operator, filters: Filters, now: float | None = None) -> Ch
         _check_node(operator, filters.node)
     where = Where(
         node=filters.node, kind=filters.kind, error=filters.error,
-        since=_moment(filters.since, "--since", now) if filters.since else EVERY.since,
-        until=_moment(filters.until, "--until", now) if filters.until else EVERY.until,
+        since=moment_of(filters.since, "--since", now) if filters.since else EVERY.since,
+        until=moment_of(filters.until, "--until", now) if filters.until else EVERY.until,
     )  # fmt: skip
     tests: list[Test] = []
     words = str(filters)
@@ -123,7 +115,7 @@ def choose(operator: Operator, filters: Filters, now: float | None = None) -> Ch
         where, group_words = _group(operator, where, filters.group, tests)
         words = f"{words} ({group_words})"
     if filters.where:
-        tests.append(expression(filters.where))
+        tests.append(_test(filters.where))
     spans = _spans(filters.positions)
     single = sorted({span.start for span in spans if len(span) == 1})
     _check_there(operator, single)
@@ -217,18 +209,6 @@ def _check_node(operator: Operator, node: str) -> None:
         raise ChoiceError(f"{operator.id} has no node {node!r}; {hint}")
 
 
-def _moment(text: str, option: str, now: float) -> float:
-    if match := _AGO.fullmatch(text.strip()):
-        return now - timedelta(**{_UNITS[match[2]]: float(match[1])}).total_seconds()
-    try:
-        return datetime.fromisoformat(text.strip()).timestamp()
-    except (ValueError, OverflowError):
-        raise ChoiceError(
-            f"{option} {text!r} is no time: write 2026-03-01, 2026-03-01T14:30 (in this time zone unless it says "
-            "another one), or how long ago: 90s, 30m, 2h, 3d, 1w"
-        ) from None
-
-
 def group_name(group: Group) -> str:
     """Return a short name of a group, which stays when others come and go: numbers do not."""
     number = int.from_bytes(hashlib.blake2b("\0".join((group.node, group.kind, group.shape)).encode()).digest()[:8])
@@ -256,7 +236,7 @@ def _group(operator: Operator, where: Where, wanted: str, tests: list[Test]) -> 
 # --- expressions -----------------------------------------------------------------------------------------------------
 
 
-def expression(text: str) -> Test:
+def _test(text: str) -> Test:
     """Return what tells whether a Python expression holds for a failed item.
 
     Args:

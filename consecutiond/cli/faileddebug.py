@@ -13,7 +13,7 @@ from typing import Any
 
 from consecutiond.acker.stores.base import Failed
 from consecutiond.cli import exits
-from consecutiond.cli.failedchoice import ChoiceError
+from consecutiond.cli.choosing import ChoiceError
 from consecutiond.cli.failedvalues import json_of, value_of
 from consecutiond_nodes import importer
 from consecutiond_nodes.graph import Graph

@@ -12,7 +12,8 @@ import msgspec
 
 from consecutiond.acker.stores.base import Failed, Where
 from consecutiond.cli import exits
-from consecutiond.cli.failedchoice import ChoiceError, one
+from consecutiond.cli.choosing import ChoiceError
+from consecutiond.cli.failedchoice import one
 from consecutiond.cli.failedvalues import json_of, survives_json, value_of
 from consecutiond.deadletters import Request
 from consecutiond.inputs.values import MAX_DEPTH, is_too_deep

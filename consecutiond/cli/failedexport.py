@@ -11,7 +11,8 @@ import msgspec
 
 from consecutiond.acker.stores.base import Failed
 from consecutiond.cli import exits
-from consecutiond.cli.failedchoice import Choice, ChoiceError
+from consecutiond.cli.choosing import ChoiceError
+from consecutiond.cli.failedchoice import Choice
 from consecutiond.cli.failedvalues import everything_of, plural, survives_json, value_of
 from consecutiond.operator import Operator
 from consecutiond_broker import codec

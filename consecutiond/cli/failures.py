@@ -4,7 +4,7 @@ import sys
 
 from consecutiond.acker.stores import StoreError
 from consecutiond.cli import exits
-from consecutiond.cli.failedchoice import ChoiceError
+from consecutiond.cli.choosing import ChoiceError
 from consecutiond.config import ConfigError
 from consecutiond.control import ControlError
 from consecutiond.feeder import GoneError

@@ -87,7 +87,8 @@ def copy_(
         kept = f"; {copied.retained:,} of the completed are kept" if copied.retained else ""
         print(
             f"copied {urls[0]} to {urls[1]}: {copied.accepted:,} accepted, of which {copied.open:,} open "
-            f"({copied.waiting:,} of them wait for a retry) in {copied.chunks:,} chunks, and {copied.failed:,} failed{kept}"
+            f"({copied.waiting:,} of them wait for a retry) in {copied.chunks:,} chunks, and {copied.failed:,} failed"
+            f"{kept}"
         )
 
 

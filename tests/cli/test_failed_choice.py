@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from consecutiond.cli.failedchoice import ChoiceError, Filters, choose
+from consecutiond.cli.choosing import ChoiceError
+from consecutiond.cli.failedchoice import Filters, choose
 from consecutiond.operator import Operator
 from consecutiond.rundir import RunDir
 from consecutiond_broker import codec
