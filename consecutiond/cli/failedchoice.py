@@ -246,27 +246,10 @@ def _test(text: str) -> Test:
     Raises:
         ChoiceError: it is no expression; or later, where it raises something, with the position.
     """
-    try:
-        code = compile(text.strip(), "--where", "eval")
-    except (SyntaxError, ValueError) as error:
-        raise ChoiceError(
-            f"--where {text!r} is no Python expression: {getattr(error, 'msg', error)}. It is like "
-            """`value["price"] < 0`, with the names value, item and letter"""
-        ) from None
-    return lambda letter: _holds(code, text, letter)
+    holds = expression(text, "value, item and letter")
 
+    def test(letter: Failed) -> bool:
+        item = value_of(letter.failed_item) if letter.failed_item else None
+        return holds(letter.position, {"value": value_of(letter.body), "item": item, "letter": letter})
 
-def _holds(code: CodeType, text: str, letter: Failed) -> bool:
-    names: dict[str, Any] = {
-        "value": value_of(letter.body),
-        "item": value_of(letter.failed_item) if letter.failed_item else None,
-        "letter": letter,
-    }
-    try:
-        return bool(eval(code, names))  # noqa: S307 - the operator's own code, run with the operator's rights
-    except Exception as error:  # whatever it raises is the operator's to know
-        shown = repr(names["value"])
-        raise ChoiceError(
-            f"--where {text!r} raised {type(error).__name__}: {error}, for the value {shown[:200]} at position "
-            f"{letter.position}; nothing more was done. Guard it, as in `isinstance(value, str) and …`"
-        ) from None
+    return test
