@@ -5,6 +5,7 @@ the custody of exactly one receiver. Credit bounds both sides. A sender may run 
 left the queue; a receiver says how many deliveries it will take in all.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -85,18 +86,31 @@ class Batch:
 class Receiver:
     """One incarnation of a worker that takes from this edge. ``parked`` are the deliveries that its node holds."""
 
-    __slots__ = ("delivered", "epoch", "held", "hint", "limit", "parked", "partition", "reachable")
+    __slots__ = ("delivered", "epoch", "held", "hint", "limit", "parked", "partition", "reachable", "window")
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
         self.delivered = 0
         self.limit = 0
+        #: deliveries in its custody at once. Its limit alone would let them grow: a delivery that it had not read when
+        #: it greeted anew has failed here, and yet it settles and counts that.
+        self.window: float = math.inf
         self.hint = FIRST_HINT
         self.held: dict[int, Batch] = {}
         self.parked: set[int] = set()
         #: its number among the receivers
         self.partition = ANY
         self.reachable = True
+
+    @property
+    def load(self) -> int:
+        """Deliveries that it works on, or will."""
+        return len(self.held) - len(self.parked)
+
+    @property
+    def has_credit(self) -> bool:
+        """Whether it takes one more."""
+        return self.reachable and self.delivered < self.limit and self.load < self.window
 
 
 class Verdict(NamedTuple):
@@ -228,7 +242,7 @@ class Edge:
         if any(self.keyed.values()):
             for peer, receiver in list(self.receivers.items()):
                 mine = self.keyed.get(receiver.partition)
-                while mine and receiver.reachable and receiver.delivered < receiver.limit:
+                while mine and receiver.has_credit:
                     yield self._hand_out(peer, mine.popleft())
 
     def _hand_out(self, peer: bytes, batch: Batch) -> tuple[bytes, int, Batch]:
@@ -246,9 +260,8 @@ class Edge:
         best, load = None, 0
         for peer in self._turn:
             receiver = self.receivers[peer]
-            held = len(receiver.held) - len(receiver.parked)
-            if receiver.reachable and receiver.delivered < receiver.limit and (best is None or held < load):
-                best, load = peer, held
+            if receiver.has_credit and (best is None or receiver.load < load):
+                best, load = peer, receiver.load
         if best is not None:
             self._turn.remove(best)
             self._turn.append(best)
@@ -342,7 +355,7 @@ class Edge:
     @property
     def held(self) -> int:
         """Batches that receivers work on."""
-        return sum(len(receiver.held) - len(receiver.parked) for receiver in self.receivers.values())
+        return sum(receiver.load for receiver in self.receivers.values())
 
     @property
     def items(self) -> tuple[int, int]:

@@ -164,6 +164,7 @@ class Broker:
                 return self._send(peer, wire.Fenced(head.epoch))
             receiver, lost = admitted
             receiver.limit, receiver.hint, receiver.partition = head.limit, head.hint, head.partition
+            receiver.window = head.limit - len(receiver.parked)
             for batch in lost:
                 self._fail(
                     batch,
@@ -311,8 +312,8 @@ class Broker:
         self._acker_greeted = False
         self._acker_source = Source(self._acker_source.epoch + 1)
         self._acker_source.granted = (0, self.options.acker_window, self.edge.hint)
-        limit = self.options.acker_window
-        return [wire.pack(wire.EdgeJoin(wire.VERSION, self.options.edge, self.epoch, limit, self.edge.hint))]
+        limit, greeting = self.options.acker_window, self._acker_source.epoch
+        return [wire.pack(wire.EdgeJoin(wire.VERSION, self.options.edge, self.epoch, limit, self.edge.hint, greeting))]
 
     def _from_acker(self, frames: list[bytes]) -> None:
         try:
@@ -321,7 +322,8 @@ class Broker:
             return self._foreign(_ACKER, error)
         if isinstance(head, wire.Batch):
             source = self._acker_source
-            if head.broker_epoch == self.epoch and head.seq == source.accepted + 1:
+            # Before the acker has answered our greeting, what comes is of a connection that broke: it counts otherwise.
+            if self._acker_greeted and head.broker_epoch == self.epoch and head.seq == source.accepted + 1:
                 source.accepted = head.seq
                 self.edge.enqueue(source, _batch(head, frames))
         elif isinstance(head, wire.Applied):
@@ -336,6 +338,9 @@ class Broker:
 
     def _acker_joined(self, head: wire.EdgeJoined) -> None:
         """Drop what belongs to an acker that is gone, send again what this one has not applied."""
+        if head.greeting != self._acker_source.epoch:
+            # It answers a greeting on a connection that broke, and batches of that one may follow.
+            return
         dropped = self.edge.purge(head.acker_epoch)
         self._applied(head.applied)
         self._kept = deque(report for report in self._kept if report[1] >= head.acker_epoch)

@@ -153,20 +153,22 @@ class Fenced(_Head, tag=13, frozen=True):
 
 
 class EdgeJoin(_Head, tag=20, frozen=True):
-    """A broker greets the acker, at every (re)connection."""
+    """A broker greets the acker, at every (re)connection; ``greeting`` numbers them."""
 
     version: int
     edge: str
     epoch: int
     limit: int
     hint: int
+    greeting: int = 0
 
 
 class EdgeJoined(_Head, tag=21, frozen=True):
-    """The acker's answer: its epoch, and the last report that it has applied of this broker epoch."""
+    """The acker's answer to a greeting: its epoch, and the last report that it has applied of this broker epoch."""
 
     acker_epoch: int
     applied: int
+    greeting: int = 0
 
 
 class Reports(_Head, tag=22, frozen=True):
@@ -234,12 +236,17 @@ class ProducerJoined(_Head, tag=31, frozen=True):
 
 
 class Append(_Head, tag=32, frozen=True):
-    """+ Record this batch, whose roots enter at the edges in ``entry`` (none: at the input's)."""
+    """+ Record this batch, whose roots enter at the edges in ``entry`` (none: at the input's).
+
+    ``audit``: who feeds it, what the deed is called, and what was chosen, if it is an operator: an entry of the audit
+    trail that is recorded with the batch.
+    """
 
     producer: bytes
     seq: int
     count: int
     entry: tuple[str, ...]
+    audit: tuple[str, str, str] | None = None
 
 
 class Receipt(_Head, tag=33, frozen=True):

@@ -13,12 +13,14 @@ from consecutiond_broker.ids import name_salt
 class Edge:
     """One edge's broker."""
 
-    __slots__ = ("applied", "confirmed", "epoch", "hint", "limit", "name", "peer", "salt", "sent", "unsent")
+    __slots__ = ("applied", "confirmed", "epoch", "greeting", "hint", "limit", "name", "peer", "salt", "sent", "unsent")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.salt = name_salt(name)
         self.peer = b""
+        #: of its greetings the one that was answered last
+        self.greeting = 0
         self.epoch = self.limit = self.sent = 0
         #: the last report that was applied, and the last of which the broker knows that
         self.applied = self.confirmed = 0
@@ -67,8 +69,12 @@ class Brokers:
             raise WireError(f"there is no edge {head.edge!r}")
         if head.version != wire.VERSION or head.epoch < edge.epoch:
             raise WireError(f"a broker of {head.edge} with epoch {head.epoch}, version {head.version} is fenced")
+        if head.epoch == edge.epoch and 0 < head.greeting <= edge.greeting:
+            # It comes twice; what was sent since then is not lost.
+            return frozenset()
         if head.epoch > edge.epoch:
             edge.applied = edge.confirmed = 0
+        edge.greeting = head.greeting
         edge.peer, edge.epoch, edge.limit, edge.hint, edge.sent = peer, head.epoch, head.limit, head.hint, 0
         entries = frozenset(self._reach[head.edge])
         for name in entries:
@@ -79,7 +85,7 @@ class Brokers:
     def welcome(self, name: str) -> None:
         """Tell a broker who we are and where it stands."""
         edge = self.edges[name]
-        self._send(edge.peer, wire.EdgeJoined(self._acker_epoch, edge.applied))
+        self._send(edge.peer, wire.EdgeJoined(self._acker_epoch, edge.applied, edge.greeting))
 
     def of(self, peer: bytes) -> Edge | None:
         """Return the edge whose broker this is."""

@@ -21,7 +21,7 @@ from consecutiond.acker.producers import Producers, fault
 from consecutiond.acker.untracked import LOOK_S, Tally
 from consecutiond.logs import get_logger
 from consecutiond_broker import wire
-from consecutiond_broker.clock import SystemClock
+from consecutiond_broker.clock import Clock, SystemClock
 from consecutiond_broker.errors import WireError
 from consecutiond_broker.ids import as_u64, root_ids
 from consecutiond_broker.signals import Signals
@@ -43,6 +43,7 @@ class Acker:
         epoch: this incarnation; root keys carry it, and reports of another one are dropped.
         context: the process's ZeroMQ context.
         committer: the store's thread, the store open.
+        clock: the time; the system's unless said otherwise.
 
     Raises:
         StoreError: the log was written for another graph.
@@ -54,10 +55,11 @@ class Acker:
         epoch: int,
         context: "zmq.Context[zmq.Socket[bytes]]",
         committer: Committer,
+        clock: Clock | None = None,
     ) -> None:
         self.options, self.epoch = options, epoch
         self.stopping = False
-        self.clock = SystemClock()
+        self.clock: Clock = clock or SystemClock()
         self.committer = committer
         self.ledger = Ledger(epoch)
         self.log = InputLog(committer, self.clock, options.policies, (options.input_edge,))

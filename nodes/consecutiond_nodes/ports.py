@@ -100,6 +100,8 @@ class Upstream(Port):
         self.slot, self.window, self.take = slot, window, take
         self.hint = FIRST_HINT
         self.jobs: dict[int, Job] = {}
+        #: the newest delivery that has come; the numbers of one broker rise
+        self._newest = 0
         self._settled = 0
         super().__init__(context, who, "down", edge, uri)
 
@@ -116,7 +118,9 @@ class Upstream(Port):
     def receive(self, head: wire.Head, frames: list[bytes]) -> None:
         """Take deliveries; note a new broker."""
         if isinstance(head, wire.Deliver):
-            if head.broker_epoch == self.broker_epoch:
+            if head.broker_epoch == self.broker_epoch and head.seq > self._newest:
+                # One that comes twice must not be worked on twice in its trees: its outputs would cancel each other.
+                self._newest = head.seq
                 job = Job(self.slot, head, frames, self.edge, self.who.node)
                 self.jobs[job.seq] = job
                 self.take(job)
@@ -128,7 +132,7 @@ class Upstream(Port):
     def _joined(self, broker_epoch: int) -> None:
         if broker_epoch == self.broker_epoch:
             return
-        self.broker_epoch = broker_epoch
+        self.broker_epoch, self._newest = broker_epoch, 0
         for job in self.jobs.values():
             job.orphan()
         self.jobs.clear()

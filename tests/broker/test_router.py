@@ -71,9 +71,9 @@ class Bench:
 
     def join_acker(self, epoch: int = ACKER, applied: int = 0) -> wire.EdgeJoin:
         self.until(lambda: self.to_acker(wire.EdgeJoin))
-        [(head, _), *_] = self.to_acker(wire.EdgeJoin)
+        *_, (head, _) = self.to_acker(wire.EdgeJoin)
         self.acker_heard.clear()
-        self.from_acker(wire.EdgeJoined(epoch, applied))
+        self.from_acker(wire.EdgeJoined(epoch, applied, head.greeting))
         self.until(lambda: self.broker.edge.acker_epoch == epoch)
         return head  # type: ignore[no-any-return]
 

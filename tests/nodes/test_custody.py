@@ -32,7 +32,7 @@ class Custody:
         self.below = bench.edge("a->b")
         self.sent = 0
         self.until(lambda: bench.acker.of(wire.EdgeJoin))
-        self.tell(wire.EdgeJoined(ACKER, 0))
+        self.tell(wire.EdgeJoined(ACKER, 0, bench.acker.of(wire.EdgeJoin)[-1].greeting))
 
     def tell(self, head: wire.Head, *frames: bytes) -> None:
         self.bench.acker.socket.send_multipart([b"E:in->a", wire.pack(head), *frames])

@@ -1,0 +1,119 @@
+"""What the simulation has found, each as the smallest scenario in which it happens."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from consecutiond_broker import codec, wire
+from consecutiond_broker.edge import Batch, Edge
+from consecutiond_nodes.worker import Worker
+from tests.simulation.world import IN, World
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path, seed=1, fails=0.0)
+    world.run(600)
+    yield world
+    world.close()
+
+
+def connection(world: World, of: str, to: str) -> Any:
+    [found] = [
+        each for each in world.network.connections if each.dealer.owner.name == of and each.dealer.uri.endswith(to)
+    ]
+    return found
+
+
+def test_a_receiver_that_settles_what_had_failed_with_its_connection_gets_no_more_than_its_window() -> None:
+    """It had not read the delivery when it greeted anew, so both sides count from zero, and then it settles it."""
+    edge = Edge(8)
+    receiver, _ = edge.join_receiver(b"a.0", 1, ()) or (None, [])
+    assert receiver is not None
+    receiver.limit = receiver.window = 2
+    source = edge.join_source(b"up", 1)
+    assert source is not None
+    for number in range(1, 6):
+        edge.offer(b"up", number, Batch(1, 1, [b"", b"", b""]))
+    assert len(list(edge.dispatch())) == 2
+    _, lost = edge.join_receiver(b"a.0", 1, ()) or (None, [])
+    assert len(lost) == 2
+    # Two settlements of what is in nobody's custody have raised the limit.
+    receiver.limit = 4
+    assert len(list(edge.dispatch())) == 2
+
+
+def test_a_delivery_that_comes_twice_is_worked_on_once(world: World) -> None:
+    process = world.parts["d.0"]
+    worker: Worker = process.part
+    up = worker.up[0]
+    seen: list[Any] = []
+    worker.node.process = seen.append  # type: ignore[method-assign]
+    words = (7).to_bytes(8, "little")
+    frames = [wire.pack(wire.Deliver(up.broker_epoch, 1, 1, 1, ())), words, words, codec.encode(["x"])]
+    for _ in range(2):
+        up.receive(wire.unpack(frames), frames)
+    for _ in range(3):
+        world.turn(process)
+    assert seen == ["x"]
+
+
+def test_batches_of_a_broken_connection_do_not_count_on_the_next_one(world: World) -> None:
+    """A broker that had not read them when it greeted anew took them for the first of the new ones."""
+    broker = world.parts[f"broker {IN}"]
+    feed = world.start_feed()
+    world.append(feed, 6)
+    dealer = broker.part.acker.socket
+    broker.busy = True
+    while not any(isinstance(wire.unpack(frames), wire.Batch) for _, frames in dealer.inbox):
+        world.step()
+    for _ in range(2):
+        # Two greetings, since the answer to the first may be there and say nothing of the second.
+        world.network.break_(connection(world, broker.name, "acker"))
+        world.network._connect(dealer)
+        broker.busy = False
+        with world._inside(broker):
+            broker.part.acker.check_connection()
+        broker.busy = True
+        while not any(isinstance(wire.unpack(frames), wire.EdgeJoined) for _, frames in dealer.inbox):
+            world.step()
+    broker.busy = False
+    world.drain()
+    assert world.parts["acker"].part._counts["lost"] == 0
+
+
+def test_a_greeting_of_a_broker_that_comes_twice_changes_nothing(world: World) -> None:
+    """The second would have the acker number its batches from one, which the broker takes for repetitions."""
+    acker = world.parts["acker"].part
+    feed = world.start_feed()
+    world.append(feed, 6)
+    while not acker.brokers.edges[IN].sent:
+        world.step()
+    edge = acker.brokers.edges[IN]
+    sent, swept = edge.sent, acker._counts["swept"]
+    head = wire.EdgeJoin(wire.VERSION, IN, edge.epoch, 2, 16, edge.greeting)
+    acker._edge_joined(edge.peer, head, [])
+    assert (edge.sent, acker._counts["swept"]) == (sent, swept)
+    world.drain()
+    assert acker._counts["lost"] == 0
+
+
+def test_the_simulated_network_keeps_the_order_of_a_connection_and_loses_what_is_on_its_way_when_it_breaks(
+    world: World,
+) -> None:
+    link = connection(world, "d.0", "b->d")
+    worker = world.parts["d.0"]
+    with world._inside(worker):
+        for number in range(5):
+            worker.part.up[0].dealer.send([b"%d" % number])
+    assert [frames[0] for frames in link.up] == [b"0", b"1", b"2", b"3", b"4"]
+    before = [*link.up]
+    world.network.break_(link)
+    arrived = [frames for _, frames in link.router.inbox]
+    kept = list(link.dealer.kept)
+    assert arrived == before[: len(arrived)]
+    assert kept == before[len(before) - len(kept) :]
+    assert link.dealer.monitor.events == type(link.dealer.monitor.events)([zmq.EVENT_DISCONNECTED])
