@@ -261,6 +261,46 @@ def ls(given: Given, json: Json = False) -> None:
 
 
 @app.command(
+    short_help="Say what is really set, and what a receipt is worth.",
+    epilog=_epilog(
+        "consecutiond doctor\n"
+        "consecutiond doctor flow\n"
+        "consecutiond doctor flow.py:graph --store redis://localhost\n"
+        "consecutiond doctor flow --json --strict",
+        exits.OK,
+        exits.USAGE,
+        exits.BAD_TARGET,
+        exits.BAD_DIRECTORY,
+        exits.UNSOUND,
+        exits.DOUBTFUL,
+    ),
+)
+@with_options()
+def doctor(
+    given: Given,
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID/TARGET",
+            help="A consecutor of the directory, running or not; or a graph, as for `start`.  [default: the options]",
+            autocompletion=complete.ids,
+            show_default=False,
+        ),
+    ] = "",
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings, too, have an exit code.")] = False,
+    json: Json = False,
+) -> None:
+    """Say what is really set, what of it is wrong, why that matters and what to do; last, what a receipt is worth.
+
+    It looks at the store, its server, files and their rights, disks, limits, the clock and versions, and changes
+    nothing. Of a consecutor it reads with which options it was started; of a graph, those that a start would have here.
+    """
+    from consecutiond.cli.doctor import diagnose
+
+    raise typer.Exit(diagnose(what, given, as_json=json, strict=strict))
+
+
+@app.command(
     short_help="Remove consecutors by force: kill what lives, then delete.",
     epilog=_epilog(
         "consecutiond clean flow\nconsecutiond clean --all --dry-run\nconsecutiond clean flow other --force",

@@ -22,6 +22,10 @@ STOPPED: Final = 7
 TURNED_AWAY: Final = 8
 #: something would be thrown away, or replayed, that nobody has agreed to
 REFUSED: Final = 9
+#: doctor found something that does not work, or is not as it was asked for
+UNSOUND: Final = 10
+#: doctor, told to be strict, found something that may go wrong, or could not see something
+DOUBTFUL: Final = 11
 
 TABLE: Final = {
     OK: "done",
@@ -37,4 +41,6 @@ TABLE: Final = {
     TURNED_AWAY: "the consecutor refused this worker or its key, or a newer worker has its place",
     REFUSED: "refused: accepted work or failed items would be thrown away; --force, for failed --yes, does "
     "it all the same; for store: the target is not empty",
+    UNSOUND: "doctor found a problem: something does not work, or is not as it was asked for",
+    DOUBTFUL: "doctor --strict found a warning, or something that it could not see",
 }
