@@ -1,9 +1,9 @@
 """The one definition of every option: its name, default, range, unit and meaning."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from consecutiond_broker.errors import ConsecutiondError
@@ -37,12 +37,23 @@ class Settings(BaseSettings):
     tracking: bool = Field(
         True,
         description="`false`: nothing is recorded and nothing tracked, so each item is processed at most once; what "
-        "fails or is in a part that dies is counted and gone; faster",
+        "fails or is in a part that dies is counted and gone; faster; the same as `acker_store = off`",
     )
     store: str = Field(
         "sqlite",
         description="the input log: `sqlite` or `kyoto` (files in the directory), `sqlite:////path`, `kyoto:////path`, "
         "`redis://host:port/db`, `rediss://…`, `unix:///socket` or `memory://`",
+    )
+    acker_store: Literal["off", "memory", "disk"] = Field(
+        "disk",
+        description="where the acker's accounts are, that is which inputs are done, attempts and failed items: `disk` "
+        "is in `store`; `memory`: each start begins them anew; `off`: nothing is tracked, as with `tracking = false`",
+    )
+    input_store: Literal["off", "memory", "disk"] = Field(
+        "disk",
+        description="where the values of inputs are kept until they are done, so that they can be tried again: `disk` "
+        "is in `store`; `memory`: those that are open when the acker dies are lost, which is told; `off`: nowhere, so "
+        "what fails cannot be tried again",
     )
     durability: Literal["durable", "fast"] = Field(
         "durable",
@@ -80,6 +91,44 @@ class Settings(BaseSettings):
     heartbeat_s: float = Field(0.5, gt=0, le=60, description="seconds between heartbeats")
     start_timeout_s: float = Field(60.0, gt=0, description="seconds until every part must be up")
     stop_timeout_s: float = Field(60.0, gt=0, description="seconds that a stop may drain before parts are killed")
+
+    @property
+    def uses_store(self) -> bool:
+        """Whether anything is in `store`."""
+        return self.tracking and "disk" in (self.acker_store, self.input_store)
+
+    @model_validator(mode="after")
+    def _say_off_once(self) -> Self:
+        """`tracking = false` and `acker_store = "off"` are one; with either no value is kept."""
+        given = self.model_fields_set
+        if self.tracking == (self.acker_store == "off"):
+            if {"tracking", "acker_store"} <= given:
+                told = f"tracking = {str(self.tracking).lower()} and acker_store = {self.acker_store}"
+                raise ValueError(f'{told} contradict each other: tracking = false is acker_store = "off"; give one')
+            self._follow(tracking=False, acker_store="off")
+        if not self.tracking and self.input_store != "off":
+            if "input_store" in given:
+                raise ValueError(
+                    f"input_store = {self.input_store} is of no use with acker_store = off (tracking = false): nobody "
+                    "knows which inputs to try again. Leave input_store out, or set it to off"
+                )
+            self._follow(input_store="off")
+        return self
+
+    @property
+    def followed(self) -> tuple[str, ...]:
+        """The options that nobody gave, and that are not at their default, because they follow from another one."""
+        names = ("tracking", "acker_store", "input_store")
+        fields = type(self).model_fields
+        return tuple(
+            name for name in names
+            if name not in self.model_fields_set and getattr(self, name) != fields[name].default
+        )  # fmt: skip
+
+    def _follow(self, **values: Any) -> None:
+        """Give options the values that follow from others."""
+        # The model is frozen for everybody else; and what follows was not given.
+        self.__dict__.update(values)
 
     @field_validator("dir")
     @classmethod

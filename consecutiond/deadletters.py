@@ -17,6 +17,11 @@ CHANGING: Final = frozenset({"replay", "discard", "edit"})
 #: bytes of values in one page that is listed; a page has one dead letter at least
 _MOST_BYTES: Final = 8 << 20
 _BUSY: Final = "somebody else is acting on it just now"
+#: why a dead letter without a value stays one
+NO_VALUE: Final = (
+    "its value was not kept (option input_store), so it cannot be tried again; discard it, or give it a value with "
+    "`failed edit`"
+)
 
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -58,6 +63,8 @@ def begin_at(letter: Failed, start: str, edges: Collection[str] | None) -> Faile
         start: "root" or "node".
         edges: those of the graph; None when nobody knows them now.
     """
+    if not letter.body:
+        return NO_VALUE
     if start == "root":
         row = replace(letter, start_edge="", start_item=b"")
     elif not letter.edge:

@@ -180,6 +180,8 @@ def resolve(
     origins = {name: Origin("default") for name in Settings.model_fields}
     for layer in layers:
         origins.update({name: Origin(layer.kind, layer.place(name)) for name in layer.values})
+    leader = "tracking" if "tracking" in merged else "acker_store"
+    origins.update(dict.fromkeys(settings.followed, origins[leader]))
     return Effective(settings, origins)
 
 

@@ -17,7 +17,6 @@ FINISHED: Final = "finished"
 
 #: how the target of a graph begins that was sent to its workers
 _SHIPPED: Final = "shipped:"
-_UNTRACKED: Final = "Nothing is tracked or recorded: what a process had in hand when it died is lost."
 
 
 class Entry(msgspec.Struct, kw_only=True):
@@ -100,8 +99,9 @@ def _add_plan(entry: Entry, directory: RunDir) -> None:
         target = next((part["target"] for part in parts.values() if part.get("target")), "")
         entry.target = "" if target.startswith(_SHIPPED) else target
         entry.store = acker["store"]
-        tracked = acker.get("tracking", True)
-        entry.guarantee = guarantee(entry.store, acker["durability"]) if tracked else _UNTRACKED
+        entry.guarantee = guarantee(
+            entry.store, acker["durability"], acker.get("acker_store", "disk"), acker.get("input_store", "disk")
+        )  # fmt: skip
     except FileNotFoundError:
         # It never came that far; what there may be of a log is the default one.
         entry.store = resolved("sqlite", directory.path, directory.id)

@@ -19,6 +19,7 @@ import msgspec
 from consecutiond.acker.stores import Store, open_store, read_only
 from consecutiond.acker.stores.base import EVERY, Audit, Failed, Group, ReadableStore, Where
 from consecutiond.deadletters import CHANGING, MOST, Outcome, Request, decide, encode, read
+from consecutiond.guarantee import Kept
 from consecutiond.rundir import LiveError, RunDir
 from consecutiond_broker.errors import ConsecutiondError
 
@@ -75,16 +76,14 @@ class Operator:
         self._durability = acker.get("durability", "durable")
         #: the names of its edges, and the node that each leads to
         self.edges: Mapping[str, str] = acker.get("targets", {})
-        if not acker.get("tracking", True):
+        self._accounts: Kept = acker.get("acker_store", "disk")
+        if self._accounts == "off":
             raise OperatorError(
                 f"{directory.id} runs with tracking = false: failed items are counted and not kept, so there are none "
                 "to list or replay. Run it without --no-tracking to have them kept"
             )
-        if self._store == _MEMORY and not self.live:
-            raise OperatorError(
-                f"{directory.id} kept its log in memory (store = memory://) and has stopped, so its failed items are "
-                "gone. A store on disk keeps them: leave the option `store` out"
-            )
+        if not self.live and (self._store == _MEMORY or self._accounts == "memory"):
+            raise OperatorError(f"{directory.id} {self._gone(acker.get('input_store', 'disk'))}")
         self._who = f"{getpass.getuser()}@{socket.gethostname()}"
         self._reader: _Way | None = None
         self._writer: _Way | None = None
@@ -98,6 +97,19 @@ class Operator:
             if way is not None:
                 way.close()
         self._reader = self._writer = None
+
+    def _gone(self, input_store: Kept) -> str:
+        """Say why there are no failed items any more."""
+        if self._store != _MEMORY and input_store == "disk":
+            return (
+                "kept its accounts in memory (acker_store = memory) and has stopped, so nobody knows what had failed: "
+                "those items are open again, and tried when it is started. `acker_store = disk` keeps them as failed"
+            )
+        option = "acker_store = memory" if self._accounts == "memory" else "store = memory://"
+        return (
+            f"kept its log in memory ({option}) and has stopped, so its failed items are gone. A store on disk keeps "
+            f"them: leave the option `{option.partition(' ')[0]}` out"
+        )
 
     @property
     def id(self) -> str:
@@ -150,7 +162,7 @@ class Operator:
 
     def _read(self, request: Request, kind: type[Answer]) -> Answer:
         if self._reader is None:
-            beside = self._store.startswith(_SHARED) or not self.live
+            beside = (self._store.startswith(_SHARED) and self._accounts == "disk") or not self.live
             self._reader = _Stored(read_only(self._store)) if beside else self._line()
         return self._reader.ask(request, kind)
 

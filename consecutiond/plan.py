@@ -197,11 +197,11 @@ class _Planner:
     def _acker(self) -> AckerOptions:
         s = self.settings
         return AckerOptions(
-            part=ACKER, uri=self.acker_uri, store=self.places.store if s.tracking else "memory://",
-            durability=s.durability,
+            part=ACKER, uri=self.acker_uri, store=self.places.store if s.uses_store else "memory://",
+            durability=s.durability, acker_store=s.acker_store, input_store=s.input_store,
             reach=self._reach(), input_edge=self.input_edge, targets=self.edges, nodes=self.workers,
             max_pending=s.max_pending, max_backlog=s.max_backlog, policies=self._policies(),
-            tracking=s.tracking, input_uri="" if s.tracking else self.uris[self.input_edge],
+            input_uri="" if s.tracking else self.uris[self.input_edge],
             max_message=2 * s.max_message, listen=self.remote.listen(self.remote.acker), **self.common,
         )  # fmt: skip
 

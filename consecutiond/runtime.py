@@ -106,18 +106,19 @@ class Runtime:
                 f"begin anew instead: `consecutiond clean {self.dir.id}`, then start again.",
                 file=sys.stderr,
             )
-        if left_open and self.settings.tracking:
+        if left_open and self.settings.uses_store:
             print(f"consecutiond: {left_open:,} open item(s) of an earlier run are taken over", file=sys.stderr)
         elif left_open:
             print(
                 f"consecutiond: warning: {left_open:,} open item(s) of an earlier run stay in its log: with "
-                "tracking = false the log is not used",
+                f"acker_store = {self.settings.acker_store} and input_store = {self.settings.input_store} it is not "
+                "used",
                 file=sys.stderr,
             )
 
     def logged(self) -> dict[str, int]:
-        """Return the counts of the log; nothing if there is none, none that can be read, or none that is used."""
-        return self._logged() if self.settings.tracking else {}
+        """Return the counts of the log; nothing if there is none that can be read, or if the accounts are not there."""
+        return self._logged() if self.settings.acker_store == "disk" else {}
 
     def _logged(self) -> dict[str, int]:
         try:

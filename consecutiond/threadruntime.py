@@ -10,7 +10,6 @@ from typing import Any, Final
 from consecutiond.acker.committer import Committer
 from consecutiond.acker.options import AckerOptions
 from consecutiond.acker.service import Acker
-from consecutiond.acker.stores import open_store
 from consecutiond.logs import get_logger, logged_to
 from consecutiond.partthread import Part, PartThread
 from consecutiond.runtime import Runtime, StartError
@@ -139,7 +138,7 @@ class ThreadRuntime(Runtime):
         return worker
 
     def _acker(self, options: AckerOptions) -> Acker:
-        committer = Committer(lambda: open_store(options.store, options.durability))
+        committer = Committer(options.open_store)
         return Acker(options, self._epoch, self.context, committer)
 
     def _failed(self, text: str) -> None:

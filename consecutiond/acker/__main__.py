@@ -13,7 +13,6 @@ import zmq  # noqa: E402
 from consecutiond.acker.committer import Committer  # noqa: E402
 from consecutiond.acker.options import AckerOptions  # noqa: E402
 from consecutiond.acker.service import Acker, log  # noqa: E402
-from consecutiond.acker.stores import open_store  # noqa: E402
 from consecutiond.acker.stores.base import StoreError  # noqa: E402
 from consecutiond.acker.stores.numbered import LogLostError  # noqa: E402
 from consecutiond.logs import log_events  # noqa: E402
@@ -39,7 +38,7 @@ def main() -> int:
         lambda: {"open": current[0].ledger.open} if current else {},
     )  # fmt: skip
     try:
-        committer = Committer(lambda: open_store(options.store, options.durability))
+        committer = Committer(options.open_store)
         acker = Acker(options, epoch, context, committer)
     except StoreError as error:
         log.error("store.cannot_open", error=str(error))

@@ -29,6 +29,8 @@ from consecutiond_broker.clock import Clock
 _LINGER_S: Final = 0.05
 #: `Failed.kind` of roots that were too old to be tried (again)
 EXPIRED: Final = "expired"
+#: `Failed.kind` of roots that were to be tried (again) and whose values nobody has
+LOST: Final = "lost"
 #: chunks of the input whose values are still to be loaded, below which the next page of them is read
 _FEW: Final = 200
 
@@ -146,13 +148,14 @@ class InputLog:
 
     def _take_up(self, chunk: Chunk, body: bytes) -> None:
         lane, mine = self._lane(chunk.entry), chunk.entry == self._input
-        if mine and (self._unread.some or lane.is_full):
+        keeps_values = self._committer.store.keeps_values
+        if mine and keeps_values and (self._unread.some or lane.is_full):
             if not self._unread.some:
                 self._unread.begin(chunk.id - 1)
             return
         self._unread.know(chunk.id)
         self._open[chunk.id] = _Open(replace(chunk, body=b""))
-        if not mine and lane.is_ahead:
+        if not mine and keeps_values and lane.is_ahead:
             # Nobody withholds receipts from the graph itself; what it pushes faster than it works stays in the store.
             lane.todo.append((chunk.id, None))
         else:
@@ -217,10 +220,9 @@ class InputLog:
         store = self._committer.store
 
         def move(body: bytes) -> None:
-            values = codec.split(body)
-            for position, index in zip(positions, indices.tolist(), strict=True):
-                body = codec.join([values[index]])
-                row = Failed(position, 0, entry, body, 0.0, "", "", "", "", 0.0, accepted_at, handed_out=1)
+            values = _alone_each(body, indices)
+            for position, value in zip(positions, values, strict=True):
+                row = Failed(position, 0, entry, value, 0.0, "", "", "", "", 0.0, accepted_at, handed_out=1)
                 self._charge(row, fail)
             self._mark(chunk, indices)
 
@@ -232,10 +234,11 @@ class InputLog:
         delay = policy.delay(attempts, self._random.random())
         row = replace(
             row, attempts=attempts, due=now + delay, node=fail.node, kind=fail.kind, error=fail.error,
-            traceback=fail.traceback, failed_at=now, edge=fail.edge, item=fail.item if fail.item != row.value else b"",
-            path=fail.path,
+            traceback=fail.traceback, failed_at=now, edge=fail.edge, path=fail.path,
+            # Where values are not to be kept, those that came of them are not either.
+            item=fail.item if row.value and fail.item != row.value else b"",
         )  # fmt: skip
-        over = attempts >= policy.max_attempts
+        over = attempts >= policy.max_attempts or not row.value
         if not over and policy.too_old(now + delay - row.tried_since):
             over, error = True, f"its next attempt would come after max_age_s = {policy.max_age_s:g}; {row.error}"
             row = replace(row, kind=EXPIRED, error=error)
@@ -256,8 +259,7 @@ class InputLog:
         """A root in limbo is tried no more."""
         self.failures.add(row.node, row.kind, row.error, row.traceback)
         if policy.exhausted == "drop":
-            self._changes.dropped += 1
-            self._changes.recovered.append(row.position)
+            self._changes.dropped.append(row.position)
         else:
             self._changes.dead.append(row)
         if policy.exhausted == "stop":
@@ -271,21 +273,37 @@ class InputLog:
 
     def _expire(self, ready: Ready) -> None:
         """Roots are too old to be tried: give them up."""
-        policy, now = self._policies.default, self._clock.wall()
-        error = f"it was not tried within max_age_s = {policy.max_age_s:g} of its acceptance"
-        positions = ready.positions.tolist()
-        self._limbo += len(positions)
+        error = f"it was not tried within max_age_s = {self._policies.default.max_age_s:g} of its acceptance"
         if ready.chunk:
-            chunk = self._open[ready.chunk].chunk
-            rows = [
-                Failed(position, 0, chunk.entry, codec.join([value]), 0.0, "", "", "", "", 0.0, chunk.accepted_at)
-                for position, value in zip(positions, codec.split(ready.body), strict=True)
-            ]
-            self._mark(ready.chunk, (ready.positions - np.uint64(chunk.first)).astype(np.intp))
+            indices = (ready.positions - np.uint64(self._open[ready.chunk].chunk.first)).astype(np.intp)
+            bodies = _alone_each(ready.body, np.arange(len(indices)))
+            self._end_untried(self._untried(ready.chunk, indices, bodies), EXPIRED, error)
         else:
-            rows = [self._rows.pop(position) for position in positions]
+            self._end_untried([self._rows.pop(position) for position in ready.positions.tolist()], EXPIRED, error)
+
+    def _lose(self, chunk: int, indices: Indices) -> None:
+        """Roots are to be tried, and nobody has their values: give them up."""
+        if chunk < self._first_chunk:
+            why = "the acker that had it in its memory has ended"
+        else:
+            why = "a part of the graph that had it in hand, or was to get it, died"
+        error = f"its value was not kept (input_store = memory or off), and {why}"
+        self._end_untried(self._untried(chunk, indices, _alone_each(b"", indices)), LOST, error)
+
+    def _untried(self, id: int, indices: Indices, bodies: Sequence[bytes]) -> list[Failed]:
+        """Take roots out of a chunk without an attempt of theirs that has failed."""
+        chunk = self._open[id].chunk
+        self._mark(id, indices)
+        return [
+            Failed(chunk.first + index, 0, chunk.entry, body, 0.0, "", "", "", "", 0.0, chunk.accepted_at)
+            for index, body in zip(indices.tolist(), bodies, strict=True)
+        ]
+
+    def _end_untried(self, rows: Sequence[Failed], kind: str, error: str) -> None:
+        now = self._clock.wall()
+        self._limbo += len(rows)
         for row in rows:
-            self._give_up(replace(row, due=now, kind=EXPIRED, error=error, failed_at=now), policy)
+            self._give_up(replace(row, due=now, kind=kind, error=error, failed_at=now), self._policies.default)
 
     # --- operators -------------------------------------------------------------------------------------------
 
@@ -356,6 +374,10 @@ class InputLog:
         store = self._committer.store
 
         def loaded(body: bytes) -> None:
+            if not body:
+                lane.lost()
+                self._lose(chunk, np.arange(self._open[chunk].chunk.count) if indices is None else indices)
+                return
             backlog = len(body) if chunk in self._ahead else 0
             self._ahead.discard(chunk)
             lane.loaded(self._part(chunk, indices, body)._replace(backlog=backlog))
@@ -454,6 +476,14 @@ class InputLog:
     def waiting(self) -> int:
         """Roots that wait for another attempt."""
         return sum(len(lane.waiting) for lane in self.lanes.values())
+
+
+def _alone_each(body: bytes, indices: Indices) -> list[bytes]:
+    """Encode some values of a chunk each as a batch of one; b"" for each if they were not kept."""
+    if not body:
+        return [b""] * len(indices)
+    values = codec.split(body)
+    return [codec.join([values[index]]) for index in indices.tolist()]
 
 
 def _alone(row: Failed) -> Ready:

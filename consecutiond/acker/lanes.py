@@ -70,6 +70,10 @@ class Lane:
         """Take roots that `next_chunk` or `next_row` had asked for."""
         self._old.append(ready)
 
+    def lost(self) -> None:
+        """The values of a part of a chunk that `next_chunk` had asked for are nowhere."""
+        self._chunks -= 1
+
     def gone(self) -> None:
         """A row that `next_row` had asked for is not in the store any more."""
         self._rows -= 1

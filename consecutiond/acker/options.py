@@ -3,7 +3,8 @@
 import msgspec
 
 from consecutiond.acker.policies import Policies
-from consecutiond.acker.stores.base import Durability
+from consecutiond.acker.stores import Durability, Store, open_store
+from consecutiond.guarantee import Kept
 from consecutiond_broker.tcp import Listen
 
 
@@ -17,6 +18,10 @@ class AckerOptions(msgspec.Struct, frozen=True, kw_only=True):
     #: the store's URL
     store: str
     durability: Durability = "durable"
+    #: where the accounts are; "off": nothing is tracked and nothing recorded, the acker drives the end and counts
+    acker_store: Kept = "disk"
+    #: where the values of inputs are kept
+    input_store: Kept = "disk"
     #: for every edge the edges at which a root can enter and reach it, itself among them
     reach: dict[str, tuple[str, ...]]
     #: the edge at which input enters
@@ -32,9 +37,20 @@ class AckerOptions(msgspec.Struct, frozen=True, kw_only=True):
     policies: Policies = Policies()
     heartbeat_s: float = 0.5
     max_message: int = 64 << 20
-    #: false: nothing is tracked and nothing recorded; the acker drives the end and counts
-    tracking: bool = True
     #: the broker of the input's edge, to which producers send when nothing is tracked
     input_uri: str = ""
     #: where it listens for workers on other machines, if there are any
     listen: Listen | None = None
+
+    @property
+    def tracking(self) -> bool:
+        """Whether trees are tracked."""
+        return self.acker_store != "off"
+
+    def open_store(self) -> Store:
+        """Open the store that all of this describes.
+
+        Raises:
+            StoreError: it cannot be opened.
+        """
+        return open_store(self.store, self.durability, self.acker_store, self.input_store)

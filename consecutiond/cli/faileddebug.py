@@ -15,6 +15,7 @@ from consecutiond.acker.stores.base import Failed
 from consecutiond.cli import exits
 from consecutiond.cli.choosing import ChoiceError
 from consecutiond.cli.failedvalues import json_of, value_of
+from consecutiond.deadletters import NO_VALUE
 from consecutiond_nodes import importer
 from consecutiond_nodes.graph import Graph
 from consecutiond_nodes.trial import Trial
@@ -72,6 +73,8 @@ def debug_failed(
 
 
 def _item(letter: Failed) -> Any:
+    if not letter.body:
+        raise ChoiceError(f"position {letter.position}: {NO_VALUE}")
     if not letter.failed_item:
         raise ChoiceError(
             f"the item that failed at position {letter.position} is not known: it was too large to be kept, or its "

@@ -34,16 +34,24 @@ def export_failed(operator: Operator, choice: Choice, output: Path | None, forma
     """
     if format == "msgpack" and output is None and sys.stdout.isatty():
         raise ChoiceError("a terminal cannot show msgpack: name a file with --output")
-    count = unfaithful = 0
+    count = unfaithful = valueless = 0
     encode = _ENCODERS[format, values]
     with _opened(output) as file:
         for page in choice.pages(operator):
             for letter in page:
+                if values and not letter.body:
+                    valueless += 1
+                    continue
                 file.write(encode(letter))
                 count += 1
                 unfaithful += format == "ndjson" and not survives_json(value_of(letter.body))
     if output is not None:
         print(f"{plural(count)} of {operator.id} written to {output}")
+    if valueless:
+        print(
+            f"consecutiond: warning: {plural(valueless)} left out, whose value was not kept (option input_store)",
+            file=sys.stderr,
+        )
     if unfaithful:
         print(
             f"consecutiond: warning: {plural(unfaithful, 'value')} of them, with bytes or times say, became text in "
@@ -63,7 +71,7 @@ def _ndjson_value(letter: Failed) -> bytes:
 
 def _msgpack(letter: Failed) -> bytes:
     item = _raw(letter.failed_item) if letter.failed_item else None
-    known: dict[str, Any] = {"value": _raw(letter.body), "item": item}
+    known: dict[str, Any] = {"value": _raw(letter.body) if letter.body else None, "item": item}
     return msgspec.msgpack.encode(everything_of(letter) | known)
 
 

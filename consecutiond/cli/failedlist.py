@@ -96,7 +96,7 @@ def _list_each(operator: Operator, choice: Choice, limit: int | None, after: int
     heading = ("position", "node", "kind", "attempts", "failed at", "value", "error")
     rows = [
         (str(each.position), each.node, each.kind, str(each.attempts), moment(each.failed_at),
-         preview(value_of(each.body)), first_line(each.error))
+         preview(each.body), first_line(each.error))
         for each in found
     ]  # fmt: skip
     if not rows:
@@ -114,13 +114,13 @@ def show_failed(operator: Operator, position: int, *, as_json: bool) -> int:
     if as_json:
         print(pretty(everything_of(letter)))
         return exits.OK
-    value = _shown(letter.body)
+    value = _shown(letter.body) or "not kept (option input_store)"
     item = "the same" if letter.failed_item == letter.body else _shown(letter.failed_item)
     facts = [
         ("node", letter.node),
         ("reason", f"{letter.kind}: {letter.error.strip()}"),
         ("value", value),
-        ("failed item", item if letter.failed_item else "not known: it was too large to be kept, or was edited"),
+        ("failed item", item if letter.failed_item else _unknown(letter)),
         ("edge", letter.edge or "not known"),
         ("way", " -> ".join(letter.path) or "not known"),
         ("entered at", ", ".join(letter.enters)),
@@ -134,12 +134,22 @@ def show_failed(operator: Operator, position: int, *, as_json: bool) -> int:
         print(f"  {name.ljust(width)}  " + text.replace("\n", f"\n{' ' * (width + 4)}"))
     if letter.traceback:
         print(f"\n{letter.traceback.rstrip()}")
+    if not letter.body:
+        print(
+            f"\nThrow it away: consecutiond failed discard {operator.words} {position}\n"
+            f"Give it a value: consecutiond failed edit {operator.words} {position} --value JSON"
+        )
+        return exits.OK
     print(
         f"\nTry it again: consecutiond failed replay {operator.words} {position}\n"
         f"Look into it with a debugger: consecutiond failed replay {operator.words} {position} --debug\n"
         f"Change its value: consecutiond failed edit {operator.words} {position}"
     )
     return exits.OK
+
+
+def _unknown(letter: Failed) -> str:
+    return "not known: it was too large to be kept, or was edited" if letter.body else "not kept"
 
 
 def _shown(body: bytes) -> str:

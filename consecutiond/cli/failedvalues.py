@@ -14,12 +14,12 @@ _UNREADABLE: Final = (msgspec.DecodeError, TypeError, ValueError, RecursionError
 
 
 def value_of(body: bytes) -> Any:
-    """Return the one value of a batch of one.
+    """Return the one value of a batch of one; None where it was not kept.
 
     Raises:
         CodecError: it cannot be decoded.
     """
-    return codec.decode(body)[0]
+    return codec.decode(body)[0] if body else None
 
 
 def json_of(value: Any) -> bytes:
@@ -38,9 +38,9 @@ def survives_json(value: Any) -> bool:
         return False
 
 
-def preview(value: Any) -> str:
-    """Return the beginning of a value, on one line."""
-    text = json_of(value).decode()
+def preview(body: bytes) -> str:
+    """Return the beginning of the value of a batch of one, on one line."""
+    text = json_of(value_of(body)).decode() if body else "(not kept)"
     return text if len(text) <= _PREVIEW else f"{text[: _PREVIEW - 1]}…"
 
 
@@ -60,7 +60,7 @@ def summary_of(letter: Failed) -> dict[str, Any]:
         "position": letter.position, "node": letter.node, "kind": letter.kind, "error": letter.error,
         "attempts": letter.attempts, "handed_out": letter.handed_out, "accepted_at": letter.accepted_at,
         "failed_at": letter.failed_at, "edge": letter.edge, "path": letter.path,
-        "value": msgspec.Raw(json_of(value_of(letter.body))),
+        "value": msgspec.Raw(json_of(value_of(letter.body))), "value_kept": bool(letter.body),
     }  # fmt: skip
 
 

@@ -57,7 +57,7 @@ def filled(store_url: str) -> None:
         chunks = [Chunk(id, 10 * id, 9, ("in", "ü"), b"%d" % id * 20_000, 7.5) for id in range(1, 350)]
         store.commit(Changes(appends=[Append(chunk, Origin(b"p\x00", chunk.id)) for chunk in chunks]))
         done = {id: None if id % 3 else b"\x05\x00" for id in range(1, 340)}
-        store.commit(Changes(done=done, completed=9 * 200, dropped=3))
+        store.commit(Changes(done=done, completed=9 * 200, dropped=[500, 510, 520]))
         store.commit(Changes(waiting=[row(position) for position in range(1, 500)]))
         store.commit(Changes(dead=[row(position) for position in range(600, 1100)]))
         store.commit(Changes(revived=[600], audits=[Audit(1.0, "me", "discard", 1, "600")]))

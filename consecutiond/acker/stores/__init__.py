@@ -4,7 +4,9 @@ from pathlib import Path
 
 from consecutiond.acker.stores.base import Durability, NoStoreError, ReadableStore, Store, StoreError, Totals
 from consecutiond.acker.stores.memory import MemoryStore
+from consecutiond.acker.stores.split import AccountsApart, ValuesApart
 from consecutiond.acker.stores.sqlite import SqliteReader, SqliteStore
+from consecutiond.guarantee import Kept, sentence
 from consecutiond.storeurls import REDIS, masked, scheme
 
 __all__ = [
@@ -19,7 +21,7 @@ _KNOWN = (
 )
 
 
-def open_store(url: str, durability: Durability) -> Store:
+def open_store(url: str, durability: Durability, acker_store: Kept = "disk", input_store: Kept = "disk") -> Store:
     """Open the store that a URL names, created if need be.
 
     Args:
@@ -27,6 +29,8 @@ def open_store(url: str, durability: Durability) -> Store:
             where the path is taken as it stands, nothing in it is escaped; or ``redis://host:port/db?prefix=NAME``,
             ``rediss://`` likewise, ``unix:///path/of/socket?prefix=NAME``.
         durability: "durable" (a commit that returned survives a power cut) or "fast" (it survives any kill).
+        acker_store: where the accounts are: "disk" is that store, "memory" the acker's own; "off" is as "memory".
+        input_store: where the values of inputs are kept, likewise; "off": nowhere.
 
     Returns:
         The store, open.
@@ -35,23 +39,36 @@ def open_store(url: str, durability: Durability) -> Store:
         StoreError: the URL names no store, or the store cannot be opened.
 
     """
-    store = _store(url, durability)
+    store = _placed(_store(url, durability), acker_store, input_store)
     store.open()
     return store
 
 
-def guarantee(url: str, durability: Durability) -> str:
+def _placed(store: Store, acker_store: Kept, input_store: Kept) -> Store:
+    """Put accounts and values where they are to be; in one place they are in one store."""
+    if acker_store != "disk":
+        if input_store == "disk":
+            return AccountsApart(store)
+        store = MemoryStore()
+        if input_store == acker_store:
+            return store
+    return store if input_store == "disk" else ValuesApart(store, keep=input_store == "memory")
+
+
+def guarantee(url: str, durability: Durability, acker_store: Kept = "disk", input_store: Kept = "disk") -> str:
     """Say in one sentence what the store that a URL names guarantees; nothing is opened.
 
     Args:
         url: as for `open_store`.
         durability: likewise.
+        acker_store: likewise.
+        input_store: likewise.
 
     Raises:
         StoreError: the URL names no store.
 
     """
-    return _store(url, durability).describe()
+    return sentence(_store(url, durability).describe(), acker_store, input_store)
 
 
 def read_only(url: str | Path) -> ReadableStore:

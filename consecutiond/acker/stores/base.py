@@ -68,7 +68,7 @@ class Failed(Struct, frozen=True):
         position: of the root in the log.
         attempts: how many failed by the item's own fault, so far.
         entry: names of the edges at which the root entered.
-        body: the one value, encoded as a batch of one.
+        body: the one value, encoded as a batch of one; b"" where it was not kept.
         due: when the next attempt may start, wall clock, seconds since 1970.
         node: the node in which it failed.
         kind: "raised", "crashed", "unserialisable" …
@@ -253,8 +253,8 @@ class Changes(Struct):
         recovered: positions whose retry completed: they wait no longer.
         revived: positions whose dead letters are taken away; those that are not in `waiting` as well are discarded.
             Only what was a dead letter may be named.
-        dropped: how many roots ended without a dead letter because that is their node's policy; like the discarded
-            ones they are `Totals.discarded`.
+        dropped: positions of roots that ended without a dead letter because that is their node's policy: they wait
+            no longer, and like the discarded ones they are `Totals.discarded`.
         audits: what operators have done.
         forget: producers that said goodbye.
         completed: how many roots completed in this group; added to the total.
@@ -270,7 +270,7 @@ class Changes(Struct):
     dead: list[Failed] = field(default_factory=list)
     recovered: list[int] = field(default_factory=list)
     revived: list[int] = field(default_factory=list)
-    dropped: int = 0
+    dropped: list[int] = field(default_factory=list)
     audits: list[Audit] = field(default_factory=list)
     forget: list[bytes] = field(default_factory=list)
     completed: int = 0
@@ -345,6 +345,8 @@ class ReadableStore(Protocol):
     salt: int
     #: True when a commit that returned survives a power cut
     durable: bool
+    #: False when the body of a chunk that is appended is not kept
+    keeps_values: bool
 
     def open(self) -> None:
         """Make the store ready, created if need be; does nothing when it is open. Raises StoreError."""
@@ -373,19 +375,19 @@ class ReadableStore(Protocol):
         ...
 
     def body(self, chunk: int) -> bytes:
-        """Return the body of a chunk. Raises StoreError when the store does not hold it."""
+        """Return the body of a chunk, open or retained, b"" if not kept. Raises StoreError when it is neither."""
         ...
 
     def waiting(self, after: int = 0, limit: int = 1000) -> list[Failed]:
         """Return up to `limit` roots that wait for another attempt, at positions above `after`."""
         ...
 
-    def dead_letters(self, after: int = 0, limit: int = 1000, where: Where = EVERY) -> list[Failed]:
-        """Return up to `limit` dead letters at positions above `after`."""
     def retained(self, after: int = 0, limit: int = 1000) -> list[Retained]:
         """Return up to `limit` batches that are kept, with numbers above `after`, without their bodies."""
         ...
 
+    def dead_letters(self, after: int = 0, limit: int = 1000, where: Where = EVERY) -> list[Failed]:
+        """Return up to `limit` dead letters at positions above `after`."""
         ...
 
     def count_dead(self, where: Where = EVERY) -> int:
@@ -453,9 +455,9 @@ def numbers_after(changes: Changes, next_chunk: int, next_position: int) -> tupl
                 "Probably two ackers write to this store, or one missed a commit: stop both, start one."
             )
         next_chunk, next_position = chunk.id + 1, chunk.first + chunk.count
+    next_chunk = max([next_chunk, *(batch.chunk.id + 1 for batch in changes.retained)])
     if max(next_chunk, next_position) > NUMBER_LIMIT:
         raise StoreError("the numbers of this store are used up (2**63): start a new one.")
-    next_chunk = max([next_chunk, *(batch.chunk.id + 1 for batch in changes.retained)])
     return next_chunk, next_position
 
 

@@ -78,15 +78,16 @@ Found = Mapping[Key, bytes | None]
 
 def looked_up(changes: Changes) -> list[Key]:
     """Return the keys about which `decide` has to know what the store holds."""
-    positions = {failed.position for failed in (*changes.waiting, *changes.dead)} | {*changes.recovered}
+    positions = {failed.position for failed in (*changes.waiting, *changes.dead)}
+    positions |= {*changes.recovered, *changes.dropped}
     keys = [Key(CHUNKS, rows.number_key(chunk)) for chunk, bitmap in changes.done.items() if bitmap is not None]
     keys += [Key(WAITING, rows.number_key(position)) for position in positions | {*changes.revived}]
     keys += [
         Key(DEAD, rows.number_key(position))
         for position in {failed.position for failed in changes.dead} | {*changes.revived}
     ]
-    keys += [Key(PRODUCERS, name) for name in {append.origin.producer for append in changes.appends if append.origin}]
     keys += [Key(RETAINED, rows.number_key(batch.number)) for batch in changes.purged]
+    keys += [Key(PRODUCERS, name) for name in {append.origin.producer for append in changes.appends if append.origin}]
     return keys
 
 
@@ -122,22 +123,22 @@ def decide(changes: Changes, counters: Counters, found: Found) -> Decision:
     for failed in changes.dead:
         group.put(DEAD, failed.position, rows.failed_row(failed))
         group.take(WAITING, failed.position)
-    for position in changes.recovered:
+    for position in (*changes.recovered, *changes.dropped):
         group.take(WAITING, position)
     for position in changes.revived:
         discarded = group.take(DEAD, position) and not group.holds(Key(WAITING, rows.number_key(position)))
         group.count(discarded=discarded)
-    for audit in changes.audits:
     for batch in changes.retained:
         group.retain(batch)
     for batch in changes.purged:
         group.purge(batch)
+    for audit in changes.audits:
         number = group.counters.audits + 1
         group.writes[Key(AUDITS, rows.number_key(number))] = rows.audit_row(replace(audit, number=number))
         group.count(audits=1)
     for producer in changes.forget:
         group.writes[Key(PRODUCERS, producer)] = None
-    group.count(completed=changes.completed, discarded=changes.dropped)
+    group.count(completed=changes.completed, discarded=len(changes.dropped))
     return Decision(group.writes, group.counters)
 
 
@@ -177,7 +178,6 @@ class _Group:
         elif self.holds(Key(CHUNKS, chunk)):
             self.writes[Key(DONE, chunk)] = bitmap
 
-    def put(self, table: str, position: int, row: bytes) -> None:
     def retain(self, batch: Retained) -> None:
         number = self.counters.last_retained + 1
         if batch.chunk.body:
@@ -191,6 +191,7 @@ class _Group:
             self.writes |= dict.fromkeys((key, Key(BODIES, rows.number_key(batch.chunk.id))))
             self.count(retained=-batch.count, retained_bytes=-batch.size)
 
+    def put(self, table: str, position: int, row: bytes) -> None:
         key = Key(table, rows.number_key(position))
         self._tally(table, 1 - self.holds(key))
         self.writes[key] = row

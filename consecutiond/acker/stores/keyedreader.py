@@ -48,6 +48,7 @@ class KeyedReader(ABC):
     """All questions of `ReadableStore`, by four of a driver."""
 
     salt: int
+    keeps_values = True
 
     #: how messages call the store
     name: str
@@ -134,11 +135,11 @@ class KeyedReader(ABC):
         """Return up to `limit` actions of operators with numbers above `after`."""
         return [rows.audit(row) for row in self._rows(AUDITS, after, limit)]
 
-    def _dead(self, where: Where, after: int) -> Iterator[Failed]:
     def retained(self, after: int = 0, limit: int = 1000) -> list[Retained]:
         """Return up to `limit` batches that are kept, with numbers above `after`, without their bodies."""
         return [rows.retained(row) for row in self._rows(RETAINED, after, limit)]
 
+    def _dead(self, where: Where, after: int) -> Iterator[Failed]:
         """Yield the dead letters that are meant, in order; only a page of them is in memory."""
         if where.positions:
             chosen = sorted({position for position in where.positions if position > after})

@@ -32,6 +32,7 @@ class MemoryStore:
     """A `Store` in the acker's own memory; `close` forgets all of it."""
 
     durable = False
+    keeps_values = True
 
     def __init__(self) -> None:
         self._is_open = False
@@ -47,10 +48,10 @@ class MemoryStore:
         self._waiting: dict[int, Failed] = {}
         self._dead: dict[int, Failed] = {}
         self._producers: dict[bytes, int] = {}
-
         self._retained: dict[int, Retained] = {}
         self._kept_bodies: dict[int, bytes] = {}
         self._last_retained = self._retained_roots = self._retained_bytes = 0
+
     def open(self) -> None:
         """Make the store ready; a new one is empty."""
         self._is_open = True
@@ -70,29 +71,29 @@ class MemoryStore:
         self._next = numbers_after(changes, *self._next)
         for append in changes.appends:
             self._append(append)
-        for chunk, bitmap in changes.done.items():
         for batch in changes.retained:
             self._retain(batch)
+        for chunk, bitmap in changes.done.items():
             self._mark(chunk, bitmap)
         for failed in changes.waiting:
             self._waiting[failed.position] = printable(failed)
         for failed in changes.dead:
             self._dead[failed.position] = printable(failed)
             self._waiting.pop(failed.position, None)
-        for position in changes.recovered:
+        for position in (*changes.recovered, *changes.dropped):
             self._waiting.pop(position, None)
         for position in changes.revived:
             del self._dead[position]
             self._discarded += position not in self._waiting
-        self._discarded += changes.dropped
+        self._discarded += len(changes.dropped)
         for audit in changes.audits:
             self._audits.append(replace(audit, number=len(self._audits) + 1))
         for producer in changes.forget:
             self._producers.pop(producer, None)
         self._completed += changes.completed
-
         for batch in changes.purged:
             self._purge(batch.number)
+
     def _append(self, append: Append) -> None:
         self._chunks[append.chunk.id] = append.chunk
         self._accepted += append.chunk.count
@@ -100,7 +101,6 @@ class MemoryStore:
             known = self._producers.get(append.origin.producer, 0)
             self._producers[append.origin.producer] = max(known, append.origin.sequence)
 
-    def _mark(self, chunk: int, bitmap: bytes | None) -> None:
     def _retain(self, batch: Retained) -> None:
         chunk = batch.chunk
         self._kept_bodies[chunk.id] = chunk.body or self._chunks[chunk.id].body
@@ -118,6 +118,7 @@ class MemoryStore:
             self._retained_roots -= batch.count
             self._retained_bytes -= batch.size
 
+    def _mark(self, chunk: int, bitmap: bytes | None) -> None:
         if bitmap is None:
             self._chunks.pop(chunk, None)
             self._done.pop(chunk, None)

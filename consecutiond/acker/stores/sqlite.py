@@ -60,6 +60,8 @@ _REMEDIES = (
 class SqliteReader:
     """Reads an SQLite store and changes nothing in it; also while an acker writes to it."""
 
+    keeps_values = True
+
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path).absolute()
         self._open: sqlite3.Connection | None = None
@@ -130,12 +132,12 @@ class SqliteReader:
             raise StoreError(f"{self._path} holds no chunk {chunk}: it is over, or was never recorded.")
         return bytes(rows[0][0])
 
-    def waiting(self, after: int = 0, limit: int = 1000) -> list[Failed]:
-        """Return up to `limit` roots that wait for another attempt, at positions above `after`."""
     def retained(self, after: int = 0, limit: int = 1000) -> list[Retained]:
         """Return up to `limit` batches that are kept, with numbers above `after`, without their bodies."""
         return [schema.retained(row) for row in self._all(schema.GET_RETAINED, after, limit)]
 
+    def waiting(self, after: int = 0, limit: int = 1000) -> list[Failed]:
+        """Return up to `limit` roots that wait for another attempt, at positions above `after`."""
         return [schema.failed(row) for row in self._all(schema.GET_WAITING, after, limit)]
 
     def dead_letters(self, after: int = 0, limit: int = 1000, where: Where = EVERY) -> list[Failed]:
@@ -279,16 +281,16 @@ class SqliteStore(SqliteReader):
                 raise
 
 
-def _apply(connection: sqlite3.Connection, changes: Changes) -> None:
-    _append(connection, changes)
 def set_synchronous(connection: sqlite3.Connection, *, durable: bool) -> None:
     """Have a connection wait for the disk at every commit, or only where the file would break otherwise."""
     connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS_FULL if durable else _SYNCHRONOUS_NORMAL}")
 
 
+def _apply(connection: sqlite3.Connection, changes: Changes) -> None:
+    _append(connection, changes)
     marks = [(bitmap, chunk) for chunk, bitmap in changes.done.items() if bitmap is not None]
     over = [(chunk,) for chunk, bitmap in changes.done.items() if bitmap is None]
-    recovered = [(position,) for position in changes.recovered]
+    recovered = [(position,) for position in (*changes.recovered, *changes.dropped)]
     recovered += [(failed.position,) for failed in changes.dead]
     connection.executemany("UPDATE chunks SET done = ? WHERE id = ?", marks)
     connection.executemany("DELETE FROM chunks WHERE id = ?", over)
@@ -302,8 +304,6 @@ def set_synchronous(connection: sqlite3.Connection, *, durable: bool) -> None:
     connection.executemany(schema.DISCARD, revived)
     connection.executemany(schema.PUT_AUDIT, [astuple(audit)[:-1] for audit in changes.audits])
     connection.executemany("DELETE FROM producers WHERE producer = ?", [(name,) for name in changes.forget])
-
-
     _retain(connection, changes)
 
 
@@ -313,6 +313,8 @@ def _retain(connection: sqlite3.Connection, changes: Changes) -> None:
     connection.executemany(schema.PUT_RETAINED, map(schema.retained_row, changes.retained))
     connection.executemany("DELETE FROM bodies WHERE chunk = ?", [(batch.chunk.id,) for batch in changes.purged])
     connection.executemany("DELETE FROM retained WHERE number = ?", [(batch.number,) for batch in changes.purged])
+
+
 def _append(connection: sqlite3.Connection, changes: Changes) -> None:
     next_numbers = connection.execute("SELECT next_chunk, next_position FROM counters").fetchone()
     next_numbers = numbers_after(changes, *next_numbers)
@@ -322,7 +324,7 @@ def _append(connection: sqlite3.Connection, changes: Changes) -> None:
     connection.executemany(schema.INSERT_BODY, [(chunk.id, chunk.body) for chunk in chunks])
     connection.executemany(schema.KEEP_SEQUENCE, [(origin.producer, origin.sequence) for origin in origins])
     accepted = sum(chunk.count for chunk in chunks)
-    connection.execute(schema.COUNT, (*next_numbers, accepted, changes.completed, changes.dropped))
+    connection.execute(schema.COUNT, (*next_numbers, accepted, changes.completed, len(changes.dropped)))
 
 
 def _create_private(path: Path) -> None:
