@@ -148,6 +148,8 @@ class Parts:
             log.info(f"part.{head.state}", part=part.name, part_pid=part.pid, part_epoch=part.epoch)
             if head.state == "failed":
                 self._failed(part, head.detail)
+            elif head.state == "ready":
+                self._policy.on_ready(part.name, now)
 
     def _check(self, head: wire.Alive) -> tuple[Part, dict[str, Any]]:
         part = self._by_name.get(head.name)
@@ -166,7 +168,7 @@ class Parts:
         """A new incarnation has said its first word."""
         part.epoch, part.pid, part.started, part.due = head.epoch, head.pid, head.started, None
         part.state, part.detail = "starting", ""
-        self._policy.on_start(part.name, now)
+        self._policy.on_start(part.name)
         if part.name in self._local or part.name in self._far:
             # It lives in the calling process, which nobody here may kill, or elsewhere: neither watched nor recorded.
             return

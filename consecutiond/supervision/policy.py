@@ -16,8 +16,9 @@ class BackOff:
     base_s: float = 0.1
     #: seconds; the longest delay
     cap_s: float = 15.0
-    #: seconds of life after which what was before is forgiven; several times the start-up of a part
-    stable_s: float = 10.0
+    #: seconds of life, once it is up, after which what was before is forgiven. A start costs half a second of one core,
+    #: so that what dies whenever it is just stable spends most of its time at work
+    stable_s: float = 3.0
     #: share of a delay that chance may take away, 0 to 1; spreads parts that died together
     jitter: float = 0.5
 
@@ -25,8 +26,8 @@ class BackOff:
 class RestartPolicy:
     """How long each part waits before it is started again.
 
-    A part that lived for a stable time and died is started again at once. One that keeps dying early waits
-    longer each time, up to the cap, until it has lived for a stable time again.
+    A part that was up for a stable time and died is started again at once. One that keeps dying early waits
+    longer each time, up to the cap, until it has been up for a stable time again.
 
     Args:
         random: returns a number from 0 up to, but not including, 1.
@@ -37,26 +38,30 @@ class RestartPolicy:
     def __init__(self, random: Callable[[], float], back_off: BackOff | None = None) -> None:
         self._random = random
         self._back_off = back_off or BackOff()
-        self._started: dict[str, float] = {}
+        self._ready: dict[str, float] = {}
         self._short_lives: dict[str, int] = {}
 
-    def on_start(self, name: str, now: float) -> None:
-        """Note that a part was started, `now` in monotonic seconds."""
-        self._started[name] = now
+    def on_start(self, name: str) -> None:
+        """Note that a new incarnation of a part has begun, which is not up yet."""
+        self._ready.pop(name, None)
+
+    def on_ready(self, name: str, now: float) -> None:
+        """Note that a part is up, `now` in monotonic seconds."""
+        self._ready[name] = now
 
     def on_exit(self, name: str, now: float) -> float:
         """Note that a part ended.
 
         Args:
-            name: of the part; one whose start was never noted counts as short-lived.
+            name: of the part; one that was never up counts as short-lived.
             now: monotonic seconds.
 
         Returns:
             Seconds to wait before it is started again.
 
         """
-        started = self._started.pop(name, now)
-        if now - started >= self._back_off.stable_s:
+        ready = self._ready.pop(name, now)
+        if now - ready >= self._back_off.stable_s:
             self._short_lives.pop(name, None)
             return 0.0
         short_lives = self._short_lives[name] = self._short_lives.get(name, 0) + 1
@@ -69,5 +74,5 @@ class RestartPolicy:
 
     def forget(self, name: str) -> None:
         """Drop what is known of a part that is no more."""
-        self._started.pop(name, None)
+        self._ready.pop(name, None)
         self._short_lives.pop(name, None)

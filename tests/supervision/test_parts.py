@@ -259,6 +259,20 @@ def test_a_part_that_lived_for_long_is_started_again_at_once(harness: Harness) -
     harness.until(lambda: harness.root.started == ["one"], "it is started again")
 
 
+def test_a_part_that_starts_for_long_and_is_never_up_waits_longer_each_time(harness: Harness) -> None:
+    """A slow `begin` that fails in the end is no stable life."""
+    harness.start_ready()
+    process = harness.process()
+    harness.beat("one", "starting", epoch=2, identity=identity(process))
+    harness.until(lambda: harness.part("one").epoch == 2, "it beats")
+    harness.clock.advance(60.0)
+    process.kill()
+    harness.until(lambda: harness.part("one").state == "dead", "its death is seen")
+    due = harness.part("one").due
+    assert due is not None
+    assert due - harness.clock.now() == pytest.approx(0.1)
+
+
 def test_the_loop_sleeps_no_longer_than_until_the_next_restart(harness: Harness) -> None:
     harness.start_ready()
     assert harness.heart.parts.wait_ms(200) == 200

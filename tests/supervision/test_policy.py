@@ -8,19 +8,19 @@ EVEN = BackOff(base_s=1.0, cap_s=60.0, stable_s=10.0, jitter=0.0)
 
 
 def die_early(policy: RestartPolicy, now: float, name: str = "part") -> float:
-    policy.on_start(name, now)
+    policy.on_ready(name, now)
     return policy.on_exit(name, now)
 
 
 def test_a_part_that_lived_long_is_started_again_at_once() -> None:
     policy = RestartPolicy(lambda: 0.0, EVEN)
-    policy.on_start("part", 100.0)
+    policy.on_ready("part", 100.0)
     assert policy.on_exit("part", 110.0) == 0.0
 
 
 def test_a_life_a_little_too_short_is_not_stable() -> None:
     policy = RestartPolicy(lambda: 0.0, EVEN)
-    policy.on_start("part", 100.0)
+    policy.on_ready("part", 100.0)
     assert policy.on_exit("part", 109.999) == 1.0
 
 
@@ -40,7 +40,7 @@ def test_a_stable_life_forgives_what_was_before() -> None:
     for t in range(5):
         die_early(policy, float(t))
     assert policy.short_lives("part") == 5
-    policy.on_start("part", 50.0)
+    policy.on_ready("part", 50.0)
     assert policy.on_exit("part", 70.0) == 0.0
     assert policy.short_lives("part") == 0
     assert die_early(policy, 71.0) == 1.0
@@ -64,7 +64,7 @@ def test_the_cap_is_never_passed_and_chance_spreads_it_too() -> None:
     assert [die_early(policy, float(t)) for t in range(4)] == [0.75, 1.5, 3.0, 3.0]
 
 
-def test_a_death_whose_start_nobody_noted_counts_as_early() -> None:
+def test_a_death_of_a_part_that_was_never_up_counts_as_early() -> None:
     """A part that cannot even be started must back off like one that dies at once."""
     policy = RestartPolicy(lambda: 0.0, EVEN)
     assert [policy.on_exit("part", t) for t in (1000.0, 2000.0)] == [1.0, 2.0]
