@@ -34,6 +34,7 @@ class Oracle:
         #: by root key, which items were processed in that tree
         self._processed: defaultdict[int, set[Any]] = defaultdict(set)
         self._blame: Counter[Any] = Counter()
+        self._lost_of: dict[int, int] = {}
         self.kills = self.lost = self._farewells = 0
 
     # --- what happens ------------------------------------------------------------------------------------------
@@ -111,6 +112,7 @@ class Oracle:
                 # One chunk at a time is emitted whole.
                 assert input_roots < MAX_PENDING + 8
                 assert process.part._counts["malformed"] == 0, "a part has sent what is none of the protocol"
+                self._count_lost(process)
             elif name.startswith("broker"):
                 broker: Broker = process.part
                 assert broker._malformed == 0, "a part has sent what is none of the protocol"
@@ -128,6 +130,11 @@ class Oracle:
                 assert set(process.part.batches[number]) <= set(self.values.values()), (
                     "a receipt for what is not recorded"
                 )
+
+    def _count_lost(self, process: Process) -> None:
+        """Add up what the last net of all ackers has caught."""
+        self._lost_of[process.pid] = process.part._counts["lost"]
+        self.lost = sum(self._lost_of.values())
 
     def finished(self, world: "World") -> None:
         """Judge the end."""
