@@ -60,6 +60,13 @@ class Settings(BaseSettings):
         description="`durable`: on disk before the receipt; `fast`: a power cut may take what the system had not yet "
         "written",
     )
+    retain_s: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=True,
+        description="seconds that completed inputs are kept in the log, to be listed and replayed with `consecutiond "
+        "log`; 0: forgotten at once; `inf`: for ever",
+    )
     max_pending: int = Field(20_000, ge=1, description="open roots at which emission stops")
     max_backlog: int = Field(8 << 20, ge=1024, description="bytes recorded and not emitted at which producers wait")
     max_attempts: int = Field(3, ge=1, description="failures after which a root is kept as failed")
@@ -113,6 +120,16 @@ class Settings(BaseSettings):
                     "knows which inputs to try again. Leave input_store out, or set it to off"
                 )
             self._follow(input_store="off")
+        return self
+
+    @model_validator(mode="after")
+    def _retain_in_the_store(self) -> Self:
+        """What is kept is in the store, with the accounts that tell what was completed."""
+        if self.retain_s and (self.acker_store, self.input_store) != ("disk", "disk"):
+            raise ValueError(
+                f"retain_s = {self.retain_s:g} keeps inputs in the store, and needs acker_store = disk and input_store "
+                f"= disk there; they are {self.acker_store} and {self.input_store}. Leave retain_s out, or these two"
+            )
         return self
 
     @property

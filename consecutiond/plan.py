@@ -1,5 +1,6 @@
 """Graph and configuration become programs with endpoints: a pure value that can be printed."""
 
+import math
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -201,6 +202,7 @@ class _Planner:
             durability=s.durability, acker_store=s.acker_store, input_store=s.input_store,
             reach=self._reach(), input_edge=self.input_edge, targets=self.edges, nodes=self.workers,
             max_pending=s.max_pending, max_backlog=s.max_backlog, policies=self._policies(),
+            retain_s=None if math.isinf(s.retain_s) else s.retain_s,
             input_uri="" if s.tracking else self.uris[self.input_edge],
             max_message=2 * s.max_message, listen=self.remote.listen(self.remote.acker), **self.common,
         )  # fmt: skip

@@ -73,12 +73,35 @@ def test_an_unknown_option_is_answered_with_the_near_one_or_all_there_are() -> N
         resolve({"xyz": 3})
 
 
-@pytest.mark.parametrize("name", [n for n, field in Settings.model_fields.items() if field.annotation is float])
+#: what may be kept for ever
+ENDLESS = "retain_s"
+TIMES = [name for name, field in Settings.model_fields.items() if field.annotation is float and name != ENDLESS]
+
+
+@pytest.mark.parametrize("name", TIMES)
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), float("-inf"), "inf"])
 def test_no_time_is_endless(name: str, value: object) -> None:
     """The plan file could not carry it, and no part would come up."""
     with pytest.raises(ConfigError, match=name):
         resolve({name: value})
+
+
+@pytest.mark.parametrize("value", [float("inf"), "inf"])
+def test_inputs_may_be_kept_for_ever(value: object) -> None:
+    assert resolve({ENDLESS: value}).settings.retain_s == float("inf")
+
+
+@pytest.mark.parametrize("value", [float("nan"), "nan", -1, "-inf"])
+def test_inputs_are_kept_for_a_time_that_there_is(value: object) -> None:
+    with pytest.raises(ConfigError, match=ENDLESS):
+        resolve({ENDLESS: value})
+
+
+@pytest.mark.parametrize("elsewhere", [{"input_store": "memory"}, {"acker_store": "memory"}, {"tracking": False}])
+def test_inputs_are_kept_only_where_values_and_accounts_are_in_the_store(elsewhere: dict[str, object]) -> None:
+    assert resolve(elsewhere).settings.retain_s == 0
+    with pytest.raises(ConfigError, match="retain_s = 5 keeps inputs in the store"):
+        resolve(elsewhere | {ENDLESS: 5})
 
 
 @pytest.mark.parametrize("id", ["../up", "with space", ".hidden", "-dash", "x" * 65, "ü", "a\n"])

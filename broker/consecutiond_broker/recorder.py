@@ -28,6 +28,7 @@ class _Batch(NamedTuple):
     values: int
     entry: tuple[str, ...]
     body: bytes
+    audit: tuple[str, str, str] | None
 
 
 class Recorder:
@@ -82,8 +83,16 @@ class Recorder:
         """The number of the newest batch."""
         return self._seq
 
-    def append(self, body: bytes, count: int, entry: tuple[str, ...] = ()) -> int:
+    def append(
+        self, body: bytes, count: int, entry: tuple[str, ...] = (), audit: tuple[str, str, str] | None = None
+    ) -> int:
         """Hand a batch over; return its number, which `recorded` reaches when it is safe.
+
+        Args:
+            body: the batch.
+            count: how many values.
+            entry: names of the edges at which they enter; none: the input's.
+            audit: who, what and which, for the audit trail, if it is an operator who feeds.
 
         Raises:
             RefusedError: the acker has said that it takes no more.
@@ -91,7 +100,7 @@ class Recorder:
         if self.refused:
             raise RefusedError(self.refused)
         self._seq += 1
-        batch = _Batch(self._seq, count, entry, body)
+        batch = _Batch(self._seq, count, entry, body, audit)
         self._unreceipted.append(batch)
         if self._direct is not None:
             self._direct.send(self._seq, count, body)
@@ -100,7 +109,7 @@ class Recorder:
         return self._seq
 
     def _send(self, batch: "_Batch") -> None:
-        head = wire.Append(self.producer, batch.seq - self._behind, batch.values, batch.entry)
+        head = wire.Append(self.producer, batch.seq - self._behind, batch.values, batch.entry, batch.audit)
         self.dealer.send([wire.pack(head), batch.body])
 
     def end(self, *, wait: bool) -> None:

@@ -19,7 +19,8 @@ from consecutiond.acker.groups import Groups
 from consecutiond.acker.lanes import Entry, Indices, Lane, Ready
 from consecutiond.acker.ledger import Closed
 from consecutiond.acker.policies import Policies, Policy
-from consecutiond.acker.stores.base import Append, Audit, Changes, Chunk, Failed, OpenChunk, Origin, Totals
+from consecutiond.acker.retention import Retention
+from consecutiond.acker.stores.base import Append, Audit, Changes, Chunk, Failed, OpenChunk, Origin, Retained, Totals
 from consecutiond.acker.unread import PAGE, Unread
 from consecutiond.deadletters import first_attempt
 from consecutiond_broker import codec, wire
@@ -38,18 +39,39 @@ _FEW: Final = 200
 class _Open:
     """A chunk of the log that is not over: which of its roots need something more."""
 
-    __slots__ = ("chunk", "done", "left")
+    __slots__ = ("chunk", "completed", "done", "left", "size")
 
-    def __init__(self, chunk: Chunk, done: bytes = b"") -> None:
+    def __init__(self, chunk: Chunk, done: bytes = b"", *, keeps: bool = False) -> None:
         self.chunk = chunk
-        self.done = np.zeros(chunk.count, dtype=bool)
-        if done:
-            packed = np.frombuffer(done, dtype=np.uint8)
-            self.done |= np.unpackbits(packed, count=chunk.count, bitorder="little").astype(bool)
+        length = (chunk.count + 7) // 8
+        self.done = _unpacked(done[:length], chunk.count)
+        #: which of them completed, if those are kept; of a time when they were not, nobody knows
+        self.completed = _unpacked(done[length:], chunk.count) if keeps else None
         self.left = chunk.count - int(self.done.sum())
+        #: bytes of its values, known once they were at hand
+        self.size = 0
+
+    def mark(self, indices: Indices, *, completed: bool) -> None:
+        self.done[indices] = True
+        self.left -= len(indices)
+        if completed and self.completed is not None:
+            self.completed[indices] = True
 
     def bitmap(self) -> bytes | None:
-        return None if self.left == 0 else np.packbits(self.done, bitorder="little").tobytes()
+        if self.left == 0:
+            return None
+        return _packed(self.done) + (b"" if self.completed is None else _packed(self.completed))
+
+
+def _unpacked(packed: bytes, count: int) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    if not packed:
+        return np.zeros(count, dtype=bool)
+    bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), count=count, bitorder="little")
+    return bits.astype(bool)
+
+
+def _packed(flags: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> bytes:
+    return np.packbits(flags, bitorder="little").tobytes()
 
 
 class InputLog:
@@ -60,9 +82,13 @@ class InputLog:
         clock: monotonic time decides when a retry is due, so that it may jump; wall time is what is recorded.
         policies: how often roots are tried, and when.
         input_entry: the edge at which input enters; roots that enter elsewhere are exempt from the bounds.
+        retain_s: seconds that completed inputs are kept; 0: not at all.
     """
 
-    def __init__(self, committer: Committer, clock: Clock, policies: Policies, input_entry: Entry) -> None:
+    def __init__(
+        self, committer: Committer, clock: Clock, policies: Policies, input_entry: Entry, retain_s: float = 0.0
+    ) -> None:
+        self._retention = Retention(committer, clock, retain_s)
         self._committer, self._clock, self._policies, self._input = committer, clock, policies, input_entry
         self._random = random.Random()  # noqa: S311 - jitter, not secrets
         self._open: dict[int, _Open] = {}
@@ -87,7 +113,9 @@ class InputLog:
         self.stop = ""
         store = committer.store
         self.salt: int = store.salt
-        self._first_chunk = self._next_chunk = committer.now(store.next_chunk)
+        self._next_chunk: int = committer.now(store.next_chunk)
+        #: chunks below are of an earlier acker
+        self._first_own = self._next_chunk
         self._next_position: int = committer.now(store.next_position)
         self.totals: Totals = committer.now(store.totals)
         self._recover()
@@ -112,13 +140,17 @@ class InputLog:
                 self._wait(failed.position, failed.enters, delay)
             after = rows[-1].position
 
+    def _keeps(self, entry: Entry) -> bool:
+        """Whether roots that entered there, and complete, are kept: inputs are, what the graph itself pushed is not."""
+        return self._retention.keeps and entry == self._input
+
     def _read(self, page: Sequence[OpenChunk]) -> None:
         for row in page:
             chunk = row.chunk
-            state = self._open[chunk.id] = _Open(chunk, row.done)
+            state = self._open[chunk.id] = _Open(chunk, row.done, keeps=self._keeps(chunk.entry))
             indices = None if state.left == chunk.count else np.flatnonzero(~state.done)
             self._lane(chunk.entry).todo.append((chunk.id, indices))
-            if chunk.id >= self._first_chunk and chunk.entry == self._input:
+            if chunk.id >= self._first_own and chunk.entry == self._input:
                 self._ahead.add(chunk.id)
 
     def _wait(self, position: int, entry: Entry, delay: float) -> None:
@@ -126,8 +158,13 @@ class InputLog:
 
     # --- in --------------------------------------------------------------------------------------------------
 
-    def append(self, body: bytes, count: int, entry: Entry, origin: Origin, then: Callable[[], None]) -> int:
-        """Record a batch; `then` is called when it is safe, and its roots are ready to be emitted.
+    def append(
+        self, body: bytes, count: int, entry: Entry, origin: Origin, then: Callable[[], None],
+        audit: Audit | None = None,
+    ) -> int:  # fmt: skip
+        """Record a batch, and what an operator has done with it; `then` is called when it is safe.
+
+        Its roots are ready to be emitted then.
 
         Returns:
             The position of its first root.
@@ -136,6 +173,8 @@ class InputLog:
         self._next_chunk += 1
         self._next_position += count
         self._changes.appends.append(Append(chunk, origin))
+        if audit is not None:
+            self._changes.audits.append(audit)
         self._urgent = True
         self.backlog_bytes += len(body) if entry == self._input else 0
 
@@ -154,7 +193,7 @@ class InputLog:
                 self._unread.begin(chunk.id - 1)
             return
         self._unread.know(chunk.id)
-        self._open[chunk.id] = _Open(replace(chunk, body=b""))
+        self._open[chunk.id] = _Open(replace(chunk, body=b""), keeps=self._keeps(chunk.entry))
         if not mine and keeps_values and lane.is_ahead:
             # Nobody withholds receipts from the graph itself; what it pushes faster than it works stays in the store.
             lane.todo.append((chunk.id, None))
@@ -177,20 +216,25 @@ class InputLog:
         """Mark roots as needing nothing more from where they stand."""
         if closed.emission.chunk == 0:
             for position in closed.positions.tolist():
-                del self._rows[position]
                 self._changes.recovered.append(position)
+                self._keep_alone(self._rows.pop(position))
         else:
-            self._mark(closed.emission.chunk, self._chunk_indices(closed))
+            self._mark(closed.emission.chunk, self._chunk_indices(closed), completed=True)
         self._linger()
 
     def _linger(self) -> None:
         if self._linger_until is None:
             self._linger_until = self._clock.now() + _LINGER_S
 
-    def _mark(self, chunk: int, indices: Indices) -> None:
-        state = self._open[chunk]
-        state.done[indices] = True
-        state.left -= len(indices)
+    def _keep_alone(self, row: Failed) -> None:
+        """A root has completed from a row of its own: if inputs are kept, it is, as a batch of one."""
+        if self._keeps(row.entry):
+            chunk = Chunk(self._next_chunk, row.position, 1, row.entry, row.body, row.accepted_at)
+            self._next_chunk += 1
+            self._changes.retained.append(self._retention.keep(chunk, b"\x01", len(row.body)))
+
+    def _mark(self, chunk: int, indices: Indices, *, completed: bool = False) -> None:
+        self._open[chunk].mark(indices, completed=completed)
         self._dirty.add(chunk)
 
     def _chunk_indices(self, closed: Closed) -> Indices:
@@ -283,7 +327,7 @@ class InputLog:
 
     def _lose(self, chunk: int, indices: Indices) -> None:
         """Roots are to be tried, and nobody has their values: give them up."""
-        if chunk < self._first_chunk:
+        if chunk < self._first_own:
             why = "the acker that had it in its memory has ended"
         else:
             why = "a part of the graph that had it in hand, or was to get it, died"
@@ -341,6 +385,7 @@ class InputLog:
 
     def _part(self, chunk: int, indices: Indices | None, body: bytes) -> Ready:
         state = self._open[chunk]
+        state.size = len(body)
         if indices is None:
             indices = np.arange(state.chunk.count)
         else:
@@ -414,13 +459,18 @@ class InputLog:
 
     def flush(self, *, everything: bool = False) -> None:
         """Start the next group commit if it is time; while one is running the next group gathers."""
+        if self._may_purge and not everything:
+            self._retention.look(self.totals.retained, self._purge)
         if self._committing or not (self._urgent or everything or self._linger_over()):
             return
         changes, after = self._changes, self._after
         for chunk in self._dirty:
-            changes.done[chunk] = self._open[chunk].bitmap()
-            if changes.done[chunk] is None:
+            state = self._open[chunk]
+            changes.done[chunk] = state.bitmap()
+            if state.left == 0:
                 del self._open[chunk]
+                if state.completed is not None and state.completed.any():
+                    changes.retained.append(self._retention.keep(state.chunk, _packed(state.completed), state.size))
         self._dirty.clear()
         if not after and not any(getattr(changes, field) for field in Changes.__struct_fields__):
             self._linger_until = None
@@ -436,14 +486,25 @@ class InputLog:
 
         self._committer.commit(changes, committed)
 
+    @property
+    def _may_purge(self) -> bool:
+        """Whether the store holds what the last look for old batches has left there."""
+        return not self._committing and not self._changes.purged
+
+    def _purge(self, batches: list[Retained]) -> None:
+        self._changes.purged += batches
+        self._linger()
+
     def _linger_over(self) -> bool:
         return self._linger_until is not None and self._clock.now() >= self._linger_until
 
     def wait_s(self, may_enter: Callable[[Entry], bool]) -> float:
-        """Return the seconds until something is to be done without a message: a linger or a retry."""
+        """Return the seconds until something is to be done without a message: a linger, a retry, a purge."""
         times = [60.0]
         if self._linger_until is not None and not self._committing:
             times.append(self._linger_until - self._clock.now())
+        if self._may_purge:
+            times.append(self._retention.wait_s(self.totals.retained))
         for lane in self.lanes.values():
             due = lane.due()
             if due is not None and may_enter(lane.entry):

@@ -35,6 +35,8 @@ class AckerOptions(msgspec.Struct, frozen=True, kw_only=True):
     #: bytes recorded and not emitted at which receipts are withheld
     max_backlog: int = 8 << 20
     policies: Policies = Policies()
+    #: seconds that completed inputs are kept; None: for ever, as JSON has no infinity
+    retain_s: float | None = 0.0
     heartbeat_s: float = 0.5
     max_message: int = 64 << 20
     #: the broker of the input's edge, to which producers send when nothing is tracked

@@ -1,5 +1,6 @@
 """The acker's loop: one ROUTER for brokers, producers, workers and the heart; everything else is policy."""
 
+from math import inf
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +19,7 @@ from consecutiond.acker.ledger import Closed, Ledger
 from consecutiond.acker.operations import Operations
 from consecutiond.acker.options import AckerOptions
 from consecutiond.acker.producers import Producers, fault
+from consecutiond.acker.stores.base import Audit
 from consecutiond.acker.untracked import LOOK_S, Tally
 from consecutiond.logs import get_logger
 from consecutiond_broker import wire
@@ -62,7 +64,8 @@ class Acker:
         self.clock: Clock = clock or SystemClock()
         self.committer = committer
         self.ledger = Ledger(epoch)
-        self.log = InputLog(committer, self.clock, options.policies, (options.input_edge,))
+        retain_s = inf if options.retain_s is None else options.retain_s
+        self.log = InputLog(committer, self.clock, options.policies, (options.input_edge,), retain_s)
         self.ends = Ends(options.nodes)
         self.backstop = Backstop(frozenset(options.targets))
         self.brokers = Brokers(self._send, options.reach, epoch)
@@ -295,8 +298,12 @@ class Acker:
         if self._tally is not None:
             raise WireError("nothing is recorded here: batches go to the broker of the input's edge")
         entry = head.entry or (self.options.input_edge,)
+        audit = None
+        if head.audit is not None:
+            who, what, which = head.audit
+            audit = Audit(self.clock.wall(), who, what, head.count, which)
         position = self.log.append(
-            frames[1], head.count, entry, producer.origin(head.seq), lambda: producer.record(head.seq, position)
+            frames[1], head.count, entry, producer.origin(head.seq), lambda: producer.record(head.seq, position), audit
         )
 
     def _end_of_input(self, peer: bytes, head: wire.EndOfInput, _frames: list[bytes]) -> None:
@@ -431,6 +438,7 @@ class Acker:
         return {
             "accepted": totals.accepted, "completed": totals.completed, "failed": totals.failed,
             "discarded": totals.discarded, "open": totals.open, "waiting": totals.waiting, "in_trees": self.ledger.open,
+            "retained": totals.retained, "retained_bytes": totals.retained_bytes,
             "backlog_bytes": self.log.backlog_bytes, "phase": self.ends.phase, "round": self.ends.round,
             "ready": self.ready, "draining": self.draining, "cut": self.cut, "store_trouble": self.committer.trouble,
             "guarantee": self.committer.store.describe(), "epoch": self.epoch,

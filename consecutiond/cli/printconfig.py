@@ -1,5 +1,6 @@
 """``--print-config``: the effective options, and where each came from."""
 
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -27,6 +28,8 @@ def toml(value: Any) -> str:
     """Write a value as TOML."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{toml(str(key))} = {toml(each)}" for key, each in value.items()) + "}"
+    if value == math.inf:
+        return "inf"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(toml, value)) + "]"
     # JSON's texts, numbers and booleans are TOML's, but for one character.
@@ -35,7 +38,12 @@ def toml(value: Any) -> str:
 
 def _json(effective: Effective, values: Mapping[str, Any]) -> str:
     shown = {
-        name: {"value": value, "origin": effective.origins[name].kind, "place": effective.origins[name].place}
+        # JSON has no infinity; this is how the option is written elsewhere.
+        name: {
+            "value": "inf" if value == math.inf else value,
+            "origin": effective.origins[name].kind,
+            "place": effective.origins[name].place,
+        }
         for name, value in values.items()
     }
     return msgspec.json.format(msgspec.json.encode(shown), indent=2).decode()

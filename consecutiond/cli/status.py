@@ -12,7 +12,7 @@ from consecutiond.effective import Given, resolve
 from consecutiond.operator import named, read_plan
 from consecutiond.rundir import RunDir, RunDirError
 
-_COUNTS = ("accepted", "completed", "failed", "discarded", "open", "waiting")
+_COUNTS = ("accepted", "completed", "failed", "discarded", "open", "waiting", "retained", "retained_bytes")
 #: seconds to wait for a heart
 _TIMEOUT_S = 5.0
 
@@ -82,6 +82,9 @@ def _print(directory: RunDir, state: dict[str, Any]) -> None:
         console.print(f"  {told} ({state['waiting']:,} of them wait for a retry)", soft_wrap=True)
         if state["failed"]:
             console.print(f"  failed and kept: consecutiond failed list {escape(named(directory))}", soft_wrap=True)
+        if state.get("retained"):
+            kept = "{retained:,} of the completed are kept, {retained_bytes:,} bytes".format(**state)
+            console.print(f"  {kept}: consecutiond log list {escape(named(directory))}", soft_wrap=True)
     elif "parts" in state:
         console.print("  how many items there are is not known now: the acker does not answer", soft_wrap=True)
     if state.get("guarantee"):

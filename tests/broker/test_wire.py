@@ -29,7 +29,7 @@ MESSAGES: list[tuple[wire.Head, list[bytes]]] = [
     (wire.Idle(1, 2, 3, 4, 5), []),
     (wire.ProducerJoin(1, b"producer", False), []),
     (wire.ProducerJoined(1, 6), []),
-    (wire.Append(b"producer", 7, 2, ("in",)), [b"body"]),
+    (wire.Append(b"producer", 7, 2, ("in",), ("ann@host", "log replay", "--since 2h")), [b"body"]),
     (wire.Receipt(7), []),
     (wire.Refused("the consecutor is going down"), []),
     (wire.EndOfInput(b"producer", True), []),
