@@ -1,0 +1,1 @@
+"""Outputs that take each item once, however often it comes."""
