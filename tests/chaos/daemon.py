@@ -27,8 +27,8 @@ PATIENCE_S = 60.0
 _COMMAND = (sys.executable, "-c", "from consecutiond.cli import main; main()", "start")
 
 
-def eventually(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+def eventually(condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
+    deadline = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < deadline, f"never came true: {what}"
         time.sleep(0.01)
@@ -163,9 +163,9 @@ class Daemon:
         """Begin to push at a rate; the options are those of `Load`."""
         return Load(self.oracle, self.pushing(), self.item, **options)
 
-    def watch(self) -> Watch:
-        """Begin to watch sink and memory."""
-        return Watch(self.sink, self.oracle.outputs, self.known_pids)
+    def watch(self, *, sink: bool = True) -> Watch:
+        """Begin to watch memory, and the sink unless it is not wanted."""
+        return Watch(self.sink if sink else None, self.oracle.outputs, self.known_pids)
 
     def known_pids(self) -> dict[str, int]:
         """Return the pids that the files name, without a question to anybody; some may be dead."""
@@ -185,7 +185,11 @@ class Daemon:
 
     def drain(self) -> Verdict:
         """Wait until nothing is open, stop, and have the oracle judge."""
-        eventually(lambda: self.count_open() == 0, "nothing is open")
+        left = self.count_open()
+        while left:
+            before = left
+            eventually(lambda before=before: self.count_open() < before, f"something of {before} open roots is done")
+            left = self.count_open()
         assert self.stop() == 0
         return self.judge_drained()
 

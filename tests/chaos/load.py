@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from math import inf
 from typing import Any
 
 from tests.chaos.oracle import Oracle
@@ -37,8 +38,7 @@ class Load(threading.Thread):
     ) -> None:
         super().__init__(daemon=True)
         self._oracle, self._pushing, self._item, self._rate = oracle, pushing, item, rate
-        #: the longest time that one push took, seconds
-        self.longest_s = 0.0
+        self._longest_s, self._since = 0.0, inf
         self.error: BaseException | None = None
         self._enough = threading.Event()
         self.start()
@@ -59,11 +59,16 @@ class Load(threading.Thread):
                 continue
             ids = self._oracle.draw(int(due))
             values = [self._item(number) for number in ids]
-            since = time.monotonic()
+            self._since = time.monotonic()
             push(values)
-            self.longest_s = max(self.longest_s, time.monotonic() - since)
+            self._longest_s, self._since = self.longest_s, inf
             self._oracle.receipt(ids)
             count += len(ids)
+
+    @property
+    def longest_s(self) -> float:
+        """The longest time that one push took, or takes by now, seconds."""
+        return max(self._longest_s, time.monotonic() - self._since)
 
     def check(self) -> None:
         """Raise what has ended it."""

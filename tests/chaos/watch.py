@@ -19,13 +19,13 @@ class Watch(threading.Thread):
     """Follows a file of JSON lines, and the resident memory of processes.
 
     Args:
-        sink: the file.
+        sink: the file, None: none is followed.
         outputs: all that it has of an id whose root is complete, as for the oracle.
         pids: returns the pid of each part, by its name.
     """
 
     def __init__(
-        self, sink: Path, outputs: Callable[[int], Collection[Any]], pids: Callable[[], dict[str, int]]
+        self, sink: Path | None, outputs: Callable[[int], Collection[Any]], pids: Callable[[], dict[str, int]]
     ) -> None:
         super().__init__(daemon=True)
         self._sink, self._outputs, self._pids = sink, outputs, pids
@@ -77,7 +77,7 @@ class Watch(threading.Thread):
         return min((end for end in self.complete.copy().values() if end > moment), default=None)
 
     def _follow(self) -> None:
-        if not self._sink.exists():
+        if self._sink is None or not self._sink.exists():
             return
         with self._sink.open("rb") as file:
             size = file.seek(0, os.SEEK_END)

@@ -42,10 +42,13 @@ class Sum(Node):
 
 
 class Load(Node):
-    """Writes the root's id, the part, and the checksum."""
+    """Writes the root's id, the part, and the checksum; slowly while there is the file that the item names."""
 
     def process(self, item: dict[str, Any]) -> None:
-        time.sleep(item.get("load_s", 0))
+        if "slow" in item:
+            path, seconds = item["slow"]
+            if os.path.exists(path):
+                time.sleep(seconds)
         self.write("ids", [item["id"], item["part"], item["sum"]])
 
 
@@ -54,6 +57,8 @@ def obey(item: dict[str, Any]) -> None:
     order = item.get("order") if item["part"] == 0 else None
     if order == "raise":
         raise ValueError(f"poison {item['id']}")
+    if order == "inflate":
+        item["text"] = "x" * item["size"]
     if order == "exit":
         os._exit(9)
     if order == "segv":
