@@ -1,7 +1,7 @@
 """The figures of the chaos rows, and the table that is made of them.
 
-    python -m tests.chaos.table            prints the table as Markdown
-    python -m tests.chaos.table --write    and puts it between its two markers in docs/guarantees.md
+    python -m tests.chaos.table            prints it as Markdown, and puts it between the markers in docs/guarantees.md
+    python -m tests.chaos.table --print    only prints it, as `make chaos` does in the end
 
 Each row is one test, which takes the fixtures `row` and `scale` (see conftest.py): ``row.fault``, ``row.how`` and so on
 are set by the test, and written down when it has ended, with its outcome. A row that ran in both forms is shown in its
@@ -134,16 +134,16 @@ def write() -> None:
 
 
 def main() -> int:
-    """Print the table, and write it if asked to; return 1 where there is none, or a row of it failed."""
+    """Print the table, and write it unless told not to; return 1 where there is none, or a row of it failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.table", description="the table of the chaos rows")
-    parser.add_argument("--write", action="store_true", help="put it into docs/guarantees.md")
+    parser.add_argument("--print", action="store_true", help="only print it: docs/guarantees.md stays as it is")
     arguments = parser.parse_args()
     found = rows()
     if not found:
         print(f"no row has left its figures in {RESULTS}: run `make chaos` first", file=sys.stderr)
         return 1
     print(markdown())
-    if arguments.write:
+    if not arguments.print:
         write()
     return int(any(row.outcome != "passed" for row in found))
 

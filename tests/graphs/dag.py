@@ -13,7 +13,7 @@ from consecutiond import Node
 
 #: into how many items each root is split
 PARTS = 3
-_LETTERS = 210
+_LETTERS = 240
 
 
 class Parse(Node):
