@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     )
     heartbeat_s: float = Field(0.5, gt=0, le=60, description="seconds between heartbeats")
     start_timeout_s: float = Field(60.0, gt=0, description="seconds until every part must be up")
+    stall_s: float = Field(
+        60.0, gt=0, description="seconds without progress after which a graph that has work is `stalled`"
+    )
     stop_timeout_s: float = Field(60.0, gt=0, description="seconds that a stop may drain before parts are killed")
 
     @property

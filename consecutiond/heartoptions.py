@@ -34,8 +34,10 @@ class HeartOptions(msgspec.Struct, frozen=True, kw_only=True):
     input_part: str = ""
     #: how workers on other machines come in, if there are any; they are among `parts`, and nobody here starts them
     door: DoorOptions | None = None
-    #: workers whose `process` may take only so long: they are killed when they do not come back from it
-    timed_parts: tuple[str, ...] = ()
+    #: of these, the workers whose cells can be seen from here
+    worker_parts: tuple[str, ...] = ()
+    #: seconds without progress after which a graph with work to do is stalled, and a worker at one item worth a word
+    stall_s: float = 60.0
     start_timeout_s: float
     stop_timeout_s: float
     #: where a stop can be asked for; empty when the calling process listens there itself

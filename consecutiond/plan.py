@@ -161,7 +161,7 @@ class _Planner:
             part=HEART, alive_uri=self.heart_uri, control_uri=self.control_uri, acker_uri=self.acker_uri,
             supervisor_socket=self.places.supervisor_socket, pid_dir=self.places.pid_dir,
             parts=known, local_parts=known if self.settings.architecture == "thread" else local,
-            timed_parts=self._timed_parts(workers),
+            worker_parts=self._worker_parts(workers), stall_s=self.settings.stall_s,
             start_timeout_s=self.settings.start_timeout_s, stop_timeout_s=self.settings.stop_timeout_s,
             door=self._door(far), input_part=INPUT if inputs else "", kill_uri=self.places.kill_uri,
             kill_tiers=self._kill_tiers(),
@@ -219,11 +219,9 @@ class _Planner:
                 nodes[name] = replace(default, **said)
         return Policies(default, nodes)
 
-    def _timed_parts(self, workers: list[WorkerOptions]) -> tuple[str, ...]:
-        """Return the workers of this machine that may be killed for an item that takes too long; threads cannot."""
-        if self.settings.architecture == "thread":
-            return ()
-        return tuple(worker.part for worker in workers if worker.timeout_s and worker.pid_dir)
+    def _worker_parts(self, workers: list[WorkerOptions]) -> tuple[str, ...]:
+        """Return the workers that are processes of this machine."""
+        return () if self.settings.architecture == "thread" else tuple(worker.part for worker in workers)
 
     def _timeout_s(self, node: str) -> float:
         if node not in self.graph.nodes:

@@ -15,7 +15,7 @@ from consecutiond_broker import child
 from consecutiond_broker.errors import ConsecutiondError
 
 #: files of a run, and drafts of them, which end in a pid; a counter of epochs is never one, whatever its part's name
-_STALE: Final = re.compile(r"\.(pid|cell|start)$|\.(pid|epoch)\.[0-9]+$|\.start\.draft$")
+_STALE: Final = re.compile(r"\.(pid|cell|stacks|start)$|\.(pid|epoch)\.[0-9]+$|\.start\.draft$")
 _ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 #: bytes of the longest path of a Unix socket, see unix(7)
 _SOCKET_PATH_MAX: Final = 107

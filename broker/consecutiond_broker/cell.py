@@ -120,21 +120,41 @@ def read_remains(path: Path, epoch: int, slot: int) -> Remains | None:
     )
 
 
-def is_stuck(path: Path, epoch: int, grace_s: float) -> bool:
-    """Tell whether a living worker has an item in execution for much longer than it may.
+class Glance(NamedTuple):
+    """What a living worker is at."""
+
+    #: which of its incoming edges the batch in execution came from
+    slot: int
+    #: the number of that batch, 0 for none
+    delivery: int
+    #: the item in execution, counted from 1; 0 for none
+    item: int
+    #: since when it runs and how long it may, nanoseconds of the monotonic clock; 0 where nobody wants to know
+    since: int
+    timeout: int
+
+    def is_overdue(self, grace_s: float) -> bool:
+        """Tell whether its item has run for so many seconds longer than it may."""
+        return self.item != 0 and _is_overdue(self.since, self.timeout, time.monotonic_ns() - int(1e9 * grace_s))
+
+
+def glance(path: Path, epoch: int) -> Glance | None:
+    """Read the cell of a worker that lives; what it says may be over already.
 
     Args:
         path: its cell file.
         epoch: its incarnation.
-        grace_s: seconds that are added to the time-out, in which the worker may end the item by itself.
+
+    Returns:
+        What it is at; None where there is no such cell.
     """
     try:
         words = memoryview(path.read_bytes()).cast("Q")
     except (OSError, TypeError):
-        return False
-    if len(words) < OUTPUTS or words[0] != _MAGIC or words[1] != epoch or words[INDEX] == 0:
-        return False
-    return _is_overdue(words[SINCE], words[TIMEOUT], time.monotonic_ns() - int(1e9 * grace_s))
+        return None
+    if len(words) < OUTPUTS or words[0] != _MAGIC or words[1] != epoch:
+        return None
+    return Glance(words[SLOT], words[DELIVERY], words[INDEX], words[SINCE], words[TIMEOUT])
 
 
 def _is_overdue(since: int, timeout: int, now: int) -> bool:

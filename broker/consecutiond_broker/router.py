@@ -9,7 +9,7 @@ from typing import Final
 
 import zmq
 
-from consecutiond_broker import wire
+from consecutiond_broker import stacks, wire
 from consecutiond_broker.cell import ALL, BETWEEN, read_remains
 from consecutiond_broker.clock import SystemClock
 from consecutiond_broker.dealer import Dealer
@@ -256,6 +256,8 @@ class Broker:
         cell, slot, epoch = self._cells.pop(peer, ("", 0, 0))
         remains = read_remains(Path(cell), epoch, slot) if cell else None
         verdict = self.edge.bury(peer, remains)
+        # What it was at when it was killed for taking too long, as it was asked before.
+        stuck = stacks.read(Path(cell).with_suffix(".stacks")) if remains is not None and remains.timed_out else None
         name = peer.decode(errors="replace")
         why = "worker died", f"{name} died after a part of this batch's outputs had left"
         if self.links is not None and not cell:
@@ -264,10 +266,10 @@ class Broker:
                 f"the connection to {name}, on another machine, ended with this batch in its hands",
             )
         for batch, suspect in verdict.failed:
-            self._fail(batch, *why, suspect, timed_out=remains is not None and remains.timed_out)
+            self._fail(batch, *why, suspect, stuck=stuck)
         for batch, suspect in verdict.redelivered:
             if suspect >= 0:
-                self._fail_suspect(batch, suspect, name, timed_out=remains is not None and remains.timed_out)
+                self._fail_suspect(batch, suspect, name, stuck=stuck)
         for batch, positions in verdict.lost:
             if positions:
                 self._keep_fail(batch, wire.Fail("worker died", False, batch.roots(positions), "", f"{name} died", ""))
@@ -275,7 +277,7 @@ class Broker:
             counts = len(verdict.failed), len(verdict.redelivered)
             log.warning("worker.lost name=%s failed=%d redelivered=%d", name, *counts)
 
-    def _fail(self, batch: Batch, kind: str, error: str, suspect: int = -1, *, timed_out: bool = False) -> None:
+    def _fail(self, batch: Batch, kind: str, error: str, suspect: int = -1, *, stuck: str | None = None) -> None:
         """Have the acker retry the roots of a batch, uncharged, but for the suspect of a crash."""
         if suspect == ALL:
             suspects = set(range(batch.count)).difference(batch.skip)
@@ -288,19 +290,19 @@ class Broker:
             name = error.partition(" died ")[0]
             kind, error = wire.BETWEEN, f"{name} died with this batch in hand, between two items"
         if suspect >= 0:
-            self._fail_suspect(batch, suspect, error.partition(" died ")[0], timed_out=timed_out)
+            self._fail_suspect(batch, suspect, error.partition(" died ")[0], stuck=stuck)
         roots = batch.roots(set(range(batch.count)).difference((suspect,), batch.skip))
         if roots:
             node = self.options.edge.rpartition("->")[2]
             self._keep_fail(batch, wire.Fail(kind, False, roots, node, error, "", self.options.edge))
 
-    def _fail_suspect(self, batch: Batch, suspect: int, name: str, *, timed_out: bool) -> None:
+    def _fail_suspect(self, batch: Batch, suspect: int, name: str, *, stuck: str | None) -> None:
         node = self.options.edge.rpartition("->")[2]
         kind, error = "crashed", f"{name} died (killed, crashed or out of memory) with this item in hand"
-        if timed_out:
+        if stuck is not None:
             kind, error = wire.TIMED_OUT, f"{name} was killed: this item took longer than timeout_s, and did not return"
         where = self.options.edge, batch.item(suspect), (*batch.born[3], node)
-        self._keep_fail(batch, wire.Fail(kind, True, batch.roots({suspect}), node, error, "", *where))
+        self._keep_fail(batch, wire.Fail(kind, True, batch.roots({suspect}), node, error, stuck or "", *where))
 
     def _keep_fail(self, batch: Batch, fail: wire.Fail) -> None:
         self._keep(batch.acker_epoch, [b"", b"", wire.pack_fails([fail])])

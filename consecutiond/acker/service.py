@@ -440,6 +440,7 @@ class Acker:
             "discarded": totals.discarded, "open": totals.open, "waiting": totals.waiting, "in_trees": self.ledger.open,
             "retained": totals.retained, "retained_bytes": totals.retained_bytes,
             "backlog_bytes": self.log.backlog_bytes, "phase": self.ends.phase, "round": self.ends.round,
+            "only_held": self._still_held and self._still_at == self._progress,
             "ready": self.ready, "draining": self.draining, "cut": self.cut, "store_trouble": self.committer.trouble,
             "guarantee": self.committer.store.describe(), "epoch": self.epoch,
             "node_errors": self.ends.errors, "failures": self.log.failures.show(), **self._counts,

@@ -25,8 +25,10 @@ from consecutiond.logs import get_logger, log_events
 from consecutiond.supervision.barrier import Start, read_start, write_start
 from consecutiond.supervision.door import Door
 from consecutiond.supervision.killing import Killing
+from consecutiond.supervision.notify import Notifier
 from consecutiond.supervision.parts import Parts, Supervisor, write_pid
 from consecutiond.supervision.supervisord import SupervisorClient, SupervisorError
+from consecutiond.supervision.watch import Watch
 from consecutiond_broker import wire
 from consecutiond_broker.clock import Clock, SystemClock
 from consecutiond_broker.dealer import Dealer
@@ -67,11 +69,12 @@ class Heart:
         supervisor: the root.
         clock: the time.
         root: pid and start time of the root, under which later hearts may follow; None when none will.
+        notifier: the service manager, if one is to be told.
     """
 
     def __init__(
         self, options: HeartOptions, epoch: int, context: "zmq.Context[zmq.Socket[bytes]]", supervisor: Supervisor,
-        clock: Clock, root: tuple[int, int] | None = None,
+        clock: Clock, root: tuple[int, int] | None = None, notifier: Notifier | None = None,
     ) -> None:  # fmt: skip
         self.options, self.epoch, self.supervisor, self.clock = options, epoch, supervisor, clock
         self.stopping = False
@@ -110,6 +113,8 @@ class Heart:
             self.poller.register(self.kill.socket, zmq.POLLIN)
         self.acker.register(self.poller)
         self.parts = Parts(options, supervisor, clock, self.poller)
+        self._notifier = notifier or Notifier({})
+        self.watch = Watch(self.parts.at_work, self._notifier, options.stall_s, self._ask_stats, clock.now())
         self.door: Door | None = None
         if options.door is not None:
             self.door = Door(
@@ -144,6 +149,9 @@ class Heart:
         self._judge_start(now)
         self._judge_stop(now)
         self._answer_status(now)
+        self.watch.look(
+            now, ready=self.ready, stopping=self._draining is not None or bool(self.failed), parts=self.parts.count()
+        )
 
     def _dropped(self, error: WireError) -> None:
         """Count a message that nobody should have sent; say so ever more rarely."""
@@ -311,6 +319,7 @@ class Heart:
     def _from_acker(self, head: wire.Head) -> None:
         if isinstance(head, wire.Stats):
             self._acker_stats = msgspec.json.decode(head.body)
+            self.watch.hear(self._acker_stats, self.clock.now())
             self._answer_status(_NEVER)
             if self._killing is not None and self._acker_stats.get("cut"):
                 self._killing.announced = True
@@ -381,9 +390,11 @@ class Heart:
         state = "failed" if self.failed else "starting"
         if self.ready:
             state = "running" if self._draining is None else "draining"
+            if self.watch.stalled:
+                state = "stalled"
         return {
             "state": state, "error": self.failed, "uptime_s": round(now - self._began, 1), "epoch": self.epoch,
-            **self._acker_stats, "acker_connected": self.acker.connected,
+            **self._acker_stats, **self.watch.show(now), "acker_connected": self.acker.connected,
             "parts": self.parts.show(),
         }  # fmt: skip
 
@@ -393,6 +404,7 @@ class Heart:
         if self.door is not None:
             self.door.close()
         self.acker.close()
+        self._notifier.close()
         self.alive.close(linger=0)
         self.control.close()
         if self.kill is not None:
@@ -420,7 +432,9 @@ def main() -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     supervisor = SupervisorClient(Path(options.supervisor_socket))
     root = os.getppid()
-    heart = Heart(options, epoch, context, supervisor, SystemClock(), (root, child.start_time(root) or 0))
+    # A script's graph is no service of its own, even if the script is one.
+    notifier = Notifier() if options.kill_uri else None
+    heart = Heart(options, epoch, context, supervisor, SystemClock(), (root, child.start_time(root) or 0), notifier)
     heart.listen(signals)
     try:
         heart.run()

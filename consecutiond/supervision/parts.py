@@ -11,10 +11,10 @@ import zmq
 
 from consecutiond.heartoptions import HeartOptions
 from consecutiond.logs import get_logger
+from consecutiond.supervision.atwork import AtWork
 from consecutiond.supervision.policy import RestartPolicy
 from consecutiond.supervision.supervisord import ProgramInfo, SupervisorError
 from consecutiond_broker import wire
-from consecutiond_broker.cell import is_stuck
 from consecutiond_broker.clock import Clock
 from consecutiond_broker.deaths import DeathWatch, kill_if_ours
 from consecutiond_broker.errors import WireError
@@ -23,8 +23,6 @@ log = get_logger("heart")
 
 #: seconds between looks at the root's own list, for parts that died before they could say a word
 _LOOK_S: Final = 1.0
-#: seconds that a worker has to end an item by itself that takes longer than it may
-_GRACE_S: Final = 1.0
 #: seconds that are added to the delay when the root refuses a restart
 _REFUSED_S: Final = 0.05
 #: states in which the root has no process of a part
@@ -102,7 +100,8 @@ class Parts:
         self._policy = RestartPolicy(random.random)
         self._deaths = DeathWatch()
         self._next_look = clock.now() + _LOOK_S
-        self._timed, self._next_stuck = options.timed_parts, clock.now() + _LOOK_S
+        self._workers = frozenset(options.worker_parts)
+        self.at_work = AtWork(self._pid_dir, options.stall_s)
         #: nothing is started again any more
         self.frozen = False
         #: why a part could not come up, the newest; a graph that starts is given up for it
@@ -118,10 +117,14 @@ class Parts:
         """Return the names of the parts that are not up."""
         return [part.name for part in self if part.state != "ready"]
 
+    def count(self) -> str:
+        """Return how many are up, for people."""
+        return f"{sum(part.state == 'ready' for part in self)} of {len(self)} parts up"
+
     def show(self) -> dict[str, Any]:
         """Return all of them for `status`."""
         now = self._clock.now()
-        return {part.name: part.show(now) for part in self}
+        return {part.name: part.show(now) | self.at_work.show(part.name, now) for part in self}
 
     # --- beats -----------------------------------------------------------------------------------------------
 
@@ -174,6 +177,8 @@ class Parts:
             return
         write_pid(self._pid_dir, part.name, part.pid, part.started)
         self._forget(part.name)
+        if part.name in self._workers:
+            self.at_work.meet(part.name, part.pid, part.started, part.epoch)
         if self._deaths.watch(part.name, part.pid, part.started):
             self._poller.register(self._deaths.fd(part.name), zmq.POLLIN)
         else:
@@ -193,19 +198,8 @@ class Parts:
             self._died(self._by_name[name], now)
         self._miss_silent(now)
         self._look_at_root(now)
-        self._kill_stuck(now)
+        self.at_work.look(now)
         self._restart_due(now)
-
-    def _kill_stuck(self, now: float) -> None:
-        """Kill workers that do not come back from an item, such as in a library's code, which no signal ends."""
-        if not self._timed or now < self._next_stuck:
-            return
-        self._next_stuck = now + _LOOK_S
-        for part in map(self._by_name.__getitem__, self._timed):
-            cell = self._pid_dir / f"{part.name}-{part.epoch}.cell"
-            if part.pid and is_stuck(cell, part.epoch, _GRACE_S):
-                log.error("worker.stuck", part=part.name, pid=part.pid, action="killed: its item took too long")
-                kill_if_ours(part.pid, part.started, signal.SIGKILL)
 
     def _miss_silent(self, now: float) -> None:
         for name in self._far:
@@ -238,6 +232,7 @@ class Parts:
 
     def _died(self, part: Part, now: float) -> None:
         said_why = part.state == "failed"
+        self.at_work.forget(part.name)
         part.state, part.gone, part.due = "dead", part.epoch, None
         if self.frozen or part.retired:
             return

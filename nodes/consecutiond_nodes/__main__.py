@@ -16,6 +16,7 @@ from consecutiond_broker.options import load_options  # noqa: E402
 from consecutiond_broker.partlog import log_to_stderr  # noqa: E402
 from consecutiond_broker.pulse import Pulse  # noqa: E402
 from consecutiond_broker.signals import Signals  # noqa: E402
+from consecutiond_broker.stacks import Stacks, path_of  # noqa: E402
 from consecutiond_nodes.ports import Who  # noqa: E402
 from consecutiond_nodes.running import Life  # noqa: E402
 from consecutiond_nodes.worker import WorkerOptions  # noqa: E402
@@ -31,9 +32,13 @@ def main() -> int:
     pid, started = child.identity()
     who = Who(options.worker, epoch, pid, started, str(pid_dir / f"{options.part}-{epoch}.cell"))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stacks = Stacks(path_of(pid_dir, options.part, epoch))
     life = Life(options, who, context, lambda: Signals(signal.SIGTERM))
     pulse = Pulse(context, options.heart_uri, options.part, (pid, started), epoch, options.heartbeat_s, life.stats)
-    return life.run(lambda: importer.graph_of(importer.load(options.target)), pulse)
+    try:
+        return life.run(lambda: importer.graph_of(importer.load(options.target)), pulse)
+    finally:
+        stacks.close()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from consecutiond_broker.cell import INDEX, SINCE, TIMEOUT, Cell, Remains, is_stuck, read_remains
+from consecutiond_broker.cell import INDEX, SINCE, TIMEOUT, Cell, Remains, glance, read_remains
 
 BROKER = Path(__file__).parents[2] / "broker"
 
@@ -134,16 +134,22 @@ def test_a_cell_tells_whether_its_item_takes_too_long(
     cell.words[INDEX] = 1
     cell.words[SINCE] = time.monotonic_ns() - int(1e9 * since_s) if since_s else 0
     cell.words[TIMEOUT] = int(1e9 * timeout_s)
-    assert is_stuck(tmp_path / "cell", 7, grace_s=1.0) is stuck
+    seen = glance(tmp_path / "cell", 7)
+    assert seen is not None
+    assert (seen.delivery, seen.item, seen.is_overdue(1.0)) == (3, 1, stuck)
     remains = read_remains(tmp_path / "cell", 7, 0)
     assert remains is not None
     assert remains.timed_out is timed_out
-    assert not is_stuck(tmp_path / "cell", 8, grace_s=0.0), "the cell of another incarnation says nothing"
+    assert glance(tmp_path / "cell", 8) is None, "the cell of another incarnation says nothing"
     cell.words[INDEX] = 0
-    assert not is_stuck(tmp_path / "cell", 7, grace_s=0.0), "no item is in execution"
+    idle = glance(tmp_path / "cell", 7)
+    assert idle is not None
+    assert not idle.is_overdue(0.0), "no item is in execution"
 
 
-def test_no_cell_and_garbage_are_not_stuck(tmp_path: Path) -> None:
-    assert not is_stuck(tmp_path / "none", 1, 0.0)
+def test_no_cell_and_garbage_say_nothing(tmp_path: Path) -> None:
+    assert glance(tmp_path / "none", 1) is None
     (tmp_path / "garbage").write_bytes(b"x" * 77)
-    assert not is_stuck(tmp_path / "garbage", 1, 0.0)
+    assert glance(tmp_path / "garbage", 1) is None
+    (tmp_path / "short").write_bytes(bytes(8))
+    assert glance(tmp_path / "short", 1) is None

@@ -71,7 +71,7 @@ class Harness:
         self.options = HeartOptions(
             part="heart", alive_uri=f"ipc://{directory}/alive", control_uri=f"ipc://{directory}/control",
             acker_uri=f"ipc://{directory}/acker", supervisor_socket="", pid_dir=str(directory),
-            parts=("one", "two"), local_parts=(), start_timeout_s=60.0, stop_timeout_s=30.0,
+            parts=("one", "two"), local_parts=(), start_timeout_s=60.0, stop_timeout_s=30.0, stall_s=1e9,
         )  # fmt: skip
         self.heart: Heart
         self.heard: list[wire.Head] = []

@@ -138,6 +138,7 @@ def test_a_worker_that_does_not_come_back_is_killed_and_the_item_alone_has_faile
     for letter in letters(tmp_path, "holds"):
         assert (letter.kind, letter.node, letter.attempts) == ("timed out", "Holds", 1)
         assert "did not return" in letter.error
+        assert "policies.py" in letter.traceback, "the stacks say what it was at, though it held the interpreter"
 
 
 def test_a_coroutine_that_takes_too_long_is_cancelled_in_both_architectures(make: Any, tmp_path: Path) -> None:
