@@ -14,15 +14,30 @@ from consecutiond_nodes.node import BaseNode, Node
 
 if TYPE_CHECKING:
     from consecutiond.consecutor import Consecutor, Summary
+    from consecutiond.outputs.jsonlines import JsonLinesOutput
+    from consecutiond.outputs.redis import RedisOutput
     from consecutiond_nodes.groupby import GroupByNode
 
 __version__ = "0.1.0"
 
-__all__ = ["BaseNode", "ConsecutiondError", "Consecutor", "Graph", "GroupByNode", "Item", "Node", "Summary"]
+__all__ = [
+    "BaseNode",
+    "ConsecutiondError",
+    "Consecutor",
+    "Graph",
+    "GroupByNode",
+    "Item",
+    "JsonLinesOutput",
+    "Node",
+    "RedisOutput",
+    "Summary",
+]
 
 _LATER = {
     "Consecutor": "consecutiond.consecutor",
     "GroupByNode": "consecutiond_nodes.groupby",
+    "JsonLinesOutput": "consecutiond.outputs.jsonlines",
+    "RedisOutput": "consecutiond.outputs.redis",
     "Summary": "consecutiond.consecutor",
 }
 

@@ -49,11 +49,12 @@ class Link:
     Args:
         url: as redis-py takes it, with the parts that are ours already out of it.
         greet: called with each new connection before anything else is sent; what it raises ends the connection.
+        what: what the server is here, for errors.
 
     """
 
-    def __init__(self, url: str, greet: Callable[["Link"], None]) -> None:
-        self.address = masked(url)
+    def __init__(self, url: str, greet: Callable[["Link"], None], what: str = "the store") -> None:
+        self.address, self._what = masked(url), what
         self._greet = greet
         self._connection: Any = None
         try:
@@ -161,7 +162,7 @@ class Link:
         return answers
 
     def _told(self, error: Exception) -> StoreError:
-        return StoreError(f"the store at {self.address} does not work: {explained(error)}")
+        return StoreError(f"{self._what} at {self.address} does not work: {explained(error)}")
 
 
 def first_error(answers: Sequence[Any]) -> Exception | None:
