@@ -168,7 +168,7 @@ def test_a_user_without_the_right_to_note_keys_loses_nothing(make: Make) -> None
     server = make()
     server.client().execute_command("ACL", "SETUSER", "default", "-zadd")
     with closing(RedisOutput(server.url(), "out", patience_s=1000)) as output:
-        with pytest.raises(RedisOutputError, match="does not take what was written: .*(user|permission)"):
+        with pytest.raises(RedisOutputError, match=r"does not take what was written: .*(user|permission)"):
             put(output, (1, 1), (2, 2))
         server.client().execute_command("ACL", "SETUSER", "default", "+zadd")
         put(output, (1, 1), (2, 2))
@@ -180,7 +180,7 @@ def test_a_user_without_the_right_to_note_keys_loses_nothing(make: Make) -> None
     [
         (("http://x", "k"), {}, "is no URL of a Redis server"),
         (("redis://:secret@x", ""), {}, "a key that is not empty"),
-        (("redis://x", "k", "set"), {}, '"list" or "stream"'),
+        (("redis://x", "k", "set"), {}, '"list" or a "stream"'),
         (("redis://x", "k"), {"keep_s": 0}, "keep_s is more than 0"),
         (("redis://x", "k"), {"patience_s": -1}, "patience_s at least 0"),
     ],
@@ -191,9 +191,9 @@ def test_wrong_arguments_are_told(arguments: tuple[Any, ...], options: dict[str,
 
 
 def test_the_password_is_in_no_error() -> None:
-    with closing(RedisOutput("redis://:secret@127.0.0.1:1/0", "out", patience_s=0)) as output:
-        with pytest.raises(RedisOutputError) as caught:
-            put(output, (1, 1))
+    output = RedisOutput("redis://:secret@127.0.0.1:1/0", "out", patience_s=0)
+    with pytest.raises(RedisOutputError) as caught:
+        put(output, (1, 1))
     assert "secret" not in str(caught.value)
 
 
