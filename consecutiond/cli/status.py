@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from consecutiond.acker.stores import NoStoreError, StoreError, read_only
+from consecutiond.acker.stores import NoStoreError, StoreError, guarantee, read_only
 from consecutiond.cli import exits
 from consecutiond.control import ControlError, ask
 from consecutiond.effective import Given, resolve
@@ -46,19 +46,24 @@ def _state(directory: RunDir) -> dict[str, Any]:
 
 
 def _from_store(directory: RunDir) -> dict[str, Any]:
-    """Read what the log of a stopped consecutor holds."""
+    """Read what the log of a stopped consecutor holds, and say what that is worth."""
+    said: dict[str, Any] = {}
     try:
         acker = read_plan(directory).get("acker", {})
+        if acker:
+            said["guarantee"] = guarantee(
+                acker["store"], acker["durability"], acker.get("acker_store", "disk"), acker.get("input_store", "disk")
+            )
         store = read_only(acker.get("store", f"sqlite:///{directory.store}"))
         try:
             totals = store.totals()
         finally:
             store.close()
     except NoStoreError:
-        return {}
+        return said
     except (StoreError, RunDirError) as error:
-        return {"error": str(error)}
-    return {name: getattr(totals, name) for name in _COUNTS}
+        return {"error": str(error), **said}
+    return {name: getattr(totals, name) for name in _COUNTS} | said
 
 
 def _print(directory: RunDir, state: dict[str, Any]) -> None:
