@@ -86,6 +86,7 @@ class Socket:
     def __init__(self, network: "Network", kind: int, owner: Owner) -> None:
         self.network, self.kind, self.owner = network, kind, owner
         self.identity = b""
+        self.options: dict[int, Any] = {}
         self.uri = ""
         self.closed = False
         self.monitor = Monitor()
@@ -97,8 +98,8 @@ class Socket:
         self.routes: dict[bytes, Connection] = {}
 
     def setsockopt(self, option: int, value: Any) -> None:
-        if option == zmq.IDENTITY:
-            self.identity = value
+        self.options[option] = value
+        self.identity = self.options.get(zmq.IDENTITY, b"")
 
     def get_monitor_socket(self, _events: int) -> Monitor:
         return self.monitor
@@ -114,7 +115,8 @@ class Socket:
         self.uri = uri
         self.network.dealers.append(self)
 
-    def send_multipart(self, frames: list[bytes], _flags: int = 0, copy: bool = True) -> None:
+    def send_multipart(self, frames: list[bytes], flags: int = 0, copy: bool = True) -> None:
+        assert flags & zmq.NOBLOCK, "a send that may block holds up whatever else its loop has to do"
         frames = [bytes(frame) for frame in frames]
         if not self.owner.may_send() or self.closed:
             return

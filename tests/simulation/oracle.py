@@ -100,7 +100,7 @@ class Oracle:
 
     def look(self, world: "World") -> None:
         """Check the bounds, and what has a receipt."""
-        from tests.simulation.world import EDGE_WINDOW, IN, MAX_PENDING, WORKER_WINDOW
+        from tests.simulation.world import EDGE_WINDOW, IN, WORKER_WINDOW
 
         for name, process in world.parts.items():
             if not process.alive or process.part is None:
@@ -110,7 +110,7 @@ class Oracle:
                     each.remaining for each in process.part.ledger._emissions.values() if each.entry == (IN,)
                 )
                 # One chunk at a time is emitted whole.
-                assert input_roots < MAX_PENDING + 8
+                assert input_roots < world.max_pending + 8
                 assert process.part._counts["malformed"] == 0, "a part has sent what is none of the protocol"
                 self._count_lost(process)
             elif name.startswith("broker"):

@@ -40,7 +40,7 @@ class WorkersDie(Simulation):
     @rule(data=st.data())
     def start_a_second_instance(self, data: st.DataObject) -> None:
         victim = self.draw_worker(data)
-        if victim is not None:
+        if victim is not None and victim.name not in {each.name for each in self.world.zombies}:
             self.world.clash(victim.name)
 
 

@@ -78,6 +78,10 @@ class World:
         fails: the probability that ``b`` raises.
     """
 
+    #: the workers of each node
+    nodes = NODES
+    max_pending = MAX_PENDING
+
     def __init__(self, directory: Path, seed: int, faults: Faults = Faults(), fails: float = 0.1) -> None:  # noqa: B008
         self.directory = directory
         self.network, self.kernel, self.clock = Network(seed, faults), Kernel(), FakeClock()
@@ -100,7 +104,7 @@ class World:
         self.makers |= {f"broker {edge}": lambda process, edge=edge: self._broker(process, edge) for edge in REACH}  # type: ignore[misc]
         self.makers |= {
             worker: lambda process, node=node: self._worker(process, node)  # type: ignore[misc]
-            for node, workers in NODES.items()
+            for node, workers in self.nodes.items()
             for worker in workers
         }
         for name in self.makers:
@@ -149,7 +153,8 @@ class World:
     def _acker(self, process: Process) -> Acker:
         options = AckerOptions(
             part="acker", uri=ACKER, heart_uri="", pid_dir="", store="", reach=REACH, input_edge=IN, targets=TARGETS,
-            nodes=NODES, max_pending=MAX_PENDING, max_backlog=100, policies=Policies(Policy(MAX_ATTEMPTS, 0.1, 1.0)),
+            nodes=self.nodes, max_pending=self.max_pending, max_backlog=100,
+            policies=Policies(Policy(MAX_ATTEMPTS, 0.1, 1.0)),
         )  # fmt: skip
         committer: Any = SimulatedCommitter(self.store, process, self.kernel)
         context: Any = Context(self.network, process)
