@@ -46,10 +46,14 @@ def feed(daemon: Daemon, count: int, order: Order = lambda number: {}) -> range:
 def seconds_for(daemon: Daemon, watch: Watch, count: int, order: Order = lambda number: {}) -> float:
     """Return how long it takes to complete all of so many that have no order."""
     begun = time.monotonic()
+    seen = len(watch.order)
     missing = {number for number in feed(daemon, count, order) if not order(number)}
 
     def done() -> bool:
-        missing.difference_update(watch.complete.copy())
+        nonlocal seen
+        new = watch.order[seen:]
+        seen += len(new)
+        missing.difference_update(new)
         return not missing
 
     eventually(done, "the good ones are completed", 600)

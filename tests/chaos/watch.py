@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ class Watch(threading.Thread):
         self._end = 0
         #: when the root of each id was complete, monotonic seconds
         self.complete: dict[int, float] = {}
+        #: their ids in the order of their completion, and the times in the same order
+        self.order: list[int] = []
+        self._times: list[float] = []
         self._first: dict[str, int] = {}
         self._most: dict[str, int] = {}
         self._over = threading.Event()
@@ -67,14 +71,16 @@ class Watch(threading.Thread):
             first: the lowest id that was not drawn at that moment.
         """
         assert self.error is None, self.error
-        # A copy, which one step makes while the other thread adds to it.
-        ends = [end for number, end in self.complete.copy().items() if number >= first]
-        return min(ends) - since if ends else None
+        for index in range(bisect_right(self._times, since), len(self._times)):
+            if self.order[index] >= first:
+                return self._times[index] - since
+        return None
 
     def first_after(self, moment: float) -> float | None:
         """Return when the first root was complete after a moment, monotonic seconds; None: none yet."""
         assert self.error is None, self.error
-        return min((end for end in self.complete.copy().values() if end > moment), default=None)
+        index = bisect_right(self._times, moment)
+        return self._times[index] if index < len(self._times) else None
 
     def _follow(self) -> None:
         if self._sink is None or not self._sink.exists():
@@ -107,6 +113,9 @@ class Watch(threading.Thread):
         if not missing:
             del self._missing[number]
             self.complete[number] = now
+            self.order.append(number)
+            # Last: whoever looks from another thread goes by the times.
+            self._times.append(now)
 
     # --- memory ------------------------------------------------------------------------------------------------
 
