@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec.structs import replace
 
+from consecutiond import kept
 from consecutiond.acker.stores.base import Audit, Changes, Failed, ReadableStore, Where
 from consecutiond_broker.codec import split
 from consecutiond_broker.errors import CodecError
@@ -27,8 +28,9 @@ NO_VALUE: Final = (
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is asked; ``where`` chooses, in pages of ``limit`` behind position ``after``."""
 
-    #: the last three change something; "open" asks which of some positions are open in the log
-    verb: Literal["groups", "count", "list", "audits", "open", "replay", "discard", "edit"]
+    #: the last three change something; "open" asks which of some positions are open in the log, "kept" for completed
+    #: inputs, ``after`` then being the number of a batch
+    verb: Literal["groups", "count", "list", "audits", "open", "kept", "replay", "discard", "edit"]
     where: Where = Where()
     after: int = 0
     limit: int = MOST
@@ -36,6 +38,8 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     start: Literal["root", "node"] = "root"
     #: of "edit": the new value of the root, encoded as a batch of one
     value: bytes = b""
+    #: of "kept": with the values
+    with_values: bool = False
     who: str = ""
     #: how the dead letters were chosen, for the audit trail
     which: str = ""
@@ -166,7 +170,8 @@ def read(request: Request, store: ReadableStore) -> Any:
     """Answer a request that changes nothing.
 
     Returns:
-        Of "groups" the groups, of "count" a number, of "list" dead letters, of "audits" entries, of "open" positions.
+        Of "groups" the groups, of "count" a number, of "list" dead letters, of "audits" entries, of "open" positions,
+        of "kept" a `KeptPage`.
     """
     limit = min(max(1, request.limit), MOST)
     if request.verb == "groups":
@@ -175,6 +180,8 @@ def read(request: Request, store: ReadableStore) -> Any:
         return store.count_dead(request.where)
     if request.verb == "audits":
         return store.audits(request.after, limit)
+    if request.verb == "kept":
+        return kept.page(store, request.where.since, request.where.until, request.after, values=request.with_values)
     if request.verb == "open":
         return [position for position in request.where.positions if _is_open(store, position)]
     return list(_page(store.dead_letters(request.after, limit, request.where)))

@@ -17,9 +17,11 @@ from typing import Any, Final, Protocol, Self, TypeVar
 import msgspec
 
 from consecutiond.acker.stores import Store, open_store, read_only
-from consecutiond.acker.stores.base import EVERY, Audit, Failed, Group, ReadableStore, Where
+from consecutiond.acker.stores.base import EVERY, Audit, Failed, Group, ReadableStore, Retained, Where
 from consecutiond.deadletters import CHANGING, MOST, Outcome, Request, decide, encode, read
+from consecutiond.entrance import Entrance, LiveEntrance, StoppedEntrance
 from consecutiond.guarantee import Kept
+from consecutiond.kept import KeptPage
 from consecutiond.rundir import LiveError, RunDir
 from consecutiond_broker.errors import ConsecutiondError
 
@@ -160,6 +162,27 @@ class Operator:
             found |= set(self._read(Request("open", where), list[int]))
         return found
 
+    def kept(
+        self, since: float = EVERY.since, until: float = EVERY.until, *, values: bool = False
+    ) -> Iterator[list[Retained]]:
+        """Yield completed inputs that are kept, in pages that may be empty, in the order in which batches were over.
+
+        Args:
+            since: only what was over then or later; seconds since 1970.
+            until: only what was over before.
+            values: with the values.
+        """
+        request = Request("kept", Where(since=since, until=until), with_values=values)
+        while (page := self._read(request, KeptPage)).last:
+            yield page.batches
+            request = msgspec.structs.replace(request, after=page.last)
+
+    @property
+    def retains(self) -> bool:
+        """Whether completed inputs were to be kept when it was last started."""
+        # None is for ever.
+        return bool(self.parts.get("acker", {}).get("retain_s", 0) != 0)
+
     def _read(self, request: Request, kind: type[Answer]) -> Answer:
         if self._reader is None:
             beside = (self._store.startswith(_SHARED) and self._accounts == "disk") or not self.live
@@ -179,6 +202,20 @@ class Operator:
         if self._writer is None:
             self._writer = self._line() if self.live else self._unattended()
         return self._writer.ask(msgspec.structs.replace(request, who=self._who), Outcome)
+
+    def entrance(self, what: str, which: str) -> Entrance:
+        """Return where inputs are entered again.
+
+        Args:
+            what: what the audit trail calls it.
+            which: how they were chosen, for people.
+        """
+        deed = self._who, what, which
+        if self.live:
+            return LiveEntrance(self._directory.socket_uri("acker"), self.is_live, deed)
+        way = self._unattended()
+        self._writer = way
+        return StoppedEntrance(way.store, self.parts["acker"]["input_edge"], deed)
 
     def _unattended(self) -> "_Unattended":
         if self._reader is not None:
@@ -226,25 +263,26 @@ class _Unattended:
         self._edges = operator.edges.keys() or None
         self._lock, self._signature = operator.lock()
         try:
-            self._store = operator.open_store()
+            #: open for writing
+            self.store = operator.open_store()
         except BaseException:
             self._release()
             raise
 
     def ask(self, request: Request, kind: type[Answer]) -> Answer:
         if request.verb not in CHANGING:
-            answer: Answer = read(request, self._store)
+            answer: Answer = read(request, self.store)
             return answer
-        letters = self._store.dead_letters(request.after, min(max(1, request.limit), MOST), request.where)
+        letters = self.store.dead_letters(request.after, min(max(1, request.limit), MOST), request.where)
         decision = decide(request, letters, self._edges, ())
         if decision.error:
             raise RefusedRequestError(decision.error)
         if decision.positions:
-            self._store.commit(decision.changes(request, time.time()))
+            self.store.commit(decision.changes(request, time.time()))
         return msgspec.convert(decision.outcome, kind)
 
     def close(self) -> None:
-        self._store.close()
+        self.store.close()
         self._release()
 
     def _release(self) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from consecutiond import __version__
-from consecutiond.cli import complete, exits, failed, store
+from consecutiond.cli import complete, exits, failed, log, store
 from consecutiond.cli.options import with_options
 from consecutiond.cli.words import Id, Json
 from consecutiond.cli.words import epilog as _epilog
@@ -31,6 +31,7 @@ Target = Annotated[
 ]
 
 app.add_typer(failed.app, name="failed", short_help="Find, inspect, replay, edit and discard failed items.")
+app.add_typer(log.app, name="log", short_help="List completed inputs that were kept, and enter them again.")
 app.add_typer(store.app, name="store", short_help="Move the log of a consecutor into another store.")
 
 

@@ -32,15 +32,15 @@ TABLE: Final = {
     SOME_FAILED: "the run ended; roots failed and are kept, or a node's begin or end raised; for failed: some failed "
     "again, or were left as they are",
     USAGE: "the command line is wrong, or an input cannot be read",
-    NOT_RUNNING: "no consecutor of that id is running; for clean, failed and store: there is none, or it "
-    "keeps no failed items",
+    NOT_RUNNING: "no consecutor of that id is running; for clean, failed, log and store: there is none, or it "
+    "keeps no failed items, or no completed inputs",
     BAD_TARGET: "the target cannot be imported, its graph has faults, or an option is wrong",
     BAD_DIRECTORY: "the directory cannot be used, the id is illegal, or a live consecutor has it",
-    START_FAILED: "a part did not come up; for failed and store: a store cannot be opened",
+    START_FAILED: "a part did not come up; for failed, log and store: a store cannot be opened",
     STOPPED: "stopped before the end of the input, or of what was waited for; what is open stays in the log",
     TURNED_AWAY: "the consecutor refused this worker or its key, or a newer worker has its place",
-    REFUSED: "refused: accepted work or failed items would be thrown away; --force, for failed --yes, does "
-    "it all the same; for store: the target is not empty",
+    REFUSED: "refused: accepted work or failed items would be thrown away, or completed inputs entered again; --force, "
+    "for failed and log --yes, does it all the same; for store: the target is not empty",
     UNSOUND: "doctor found a problem: something does not work, or is not as it was asked for",
     DOUBTFUL: "doctor --strict found a warning, or something that it could not see",
 }
