@@ -339,6 +339,41 @@ def clean(
 
 
 @app.command(
+    "install-service",
+    short_help="Write the systemd unit of a target.",
+    epilog=_epilog(
+        "sudo consecutiond install-service /opt/flow/flow.py --config /etc/consecutiond/flow.toml\n"
+        "consecutiond install-service flow.py --print",
+        exits.OK,
+        exits.USAGE,
+        exits.BAD_TARGET,
+        exits.BAD_DIRECTORY,
+    ),
+)
+@with_options("id")
+def install_service(
+    given: Given,
+    target: Target,
+    user: Annotated[str, typer.Option("--user", metavar="NAME", help="Whose processes they are.")] = "consecutiond",
+    group: Annotated[
+        list[str] | None,
+        typer.Option("--group", metavar="NAME", help="One more group, such as that of a Redis socket."),
+    ] = None,
+    directory: Annotated[
+        Path, typer.Option("--unit-dir", metavar="DIR", help="Where the unit is written.", file_okay=False)
+    ] = Path("/etc/systemd/system"),
+    only_print: Annotated[bool, typer.Option("--print", help="Print it, and write nothing.")] = False,
+) -> None:
+    """Write a unit with which systemd runs a target as a daemon: started at boot, watched, hardened.
+
+    The target is loaded once, so that its faults show now. Options belong into the file that --config names.
+    """
+    from consecutiond.cli.installservice import install
+
+    raise typer.Exit(install(target, given, user=user, directory=directory, groups=group or [], only_print=only_print))
+
+
+@app.command(
     short_help="Be a worker of a remote node, on another machine.",
     epilog=_epilog(
         "consecutiond worker flow.py heavy --connect connection.json\n"
