@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from consecutiond.acker.stores import Store, StoreError, open_store, read_only
-from consecutiond.acker.stores.base import Append, Audit, Changes, Chunk, Failed, Origin, Totals
+from consecutiond.acker.stores.base import Append, Audit, Changes, Chunk, Failed, Origin, Retained, Totals
 from consecutiond.acker.stores.memory import MemoryStore
 from consecutiond.acker.stores.split import AccountsApart, ValuesApart
 
@@ -212,6 +213,20 @@ def test_what_was_marked_when_the_accounts_were_on_the_disk_is_not_counted_twice
     assert store.totals() == Totals(accepted=10, completed=3, failed=0, waiting=0, open=7)
     store.commit(Changes(done={1: None}, completed=7))
     assert reopened(store).totals() == Totals(accepted=10, completed=10, failed=0, waiting=0, open=0)
+    store.close()
+
+
+def test_what_was_retained_when_the_accounts_were_on_the_disk_is_counted_and_can_be_purged(url: str) -> None:
+    store = open_store(url, "fast")
+    chunk = append(1, 1).chunk
+    batch = Retained(replace(chunk, body=b""), b"\x07", 1.0, len(chunk.body))
+    store.commit(Changes(appends=[append(1, 1)], done={1: None}, completed=3, retained=[batch]))
+    store.close()
+    store = open_store(url, "fast", "memory", "disk")
+    assert (store.totals().retained, store.body(1)) == (3, b"1")
+    store.commit(Changes(purged=store.retained()))
+    assert (store.totals().retained, store.retained()) == (0, [])
+    assert reopened(store).totals() == Totals(accepted=3, completed=3, failed=0, waiting=0, open=0)
     store.close()
 
 

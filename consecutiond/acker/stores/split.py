@@ -152,6 +152,8 @@ class AccountsApart(_Split):
         self._values = values
         self._pins = Pins()
         self._is_open = False
+        #: what the store keeps of completed inputs, from a time when it was to
+        self._retained = Totals(0, 0, 0, 0, 0)
 
     def open(self) -> None:
         """Open the store of the values, and begin the accounts of what it holds; does nothing when it is open.
@@ -190,6 +192,7 @@ class AccountsApart(_Split):
             self._accounts.commit(Changes(appends=appends, done={row.chunk.id: row.done for row in page if row.done}))
             after = page[-1].chunk.id
         self._accounts.adopt(self._values.head())
+        self._retained = self._values.totals()
         self.salt, self.durable = self._values.salt, self._values.durable
 
     def close(self) -> None:
@@ -215,6 +218,13 @@ class AccountsApart(_Split):
             self._values.commit(staged.changes)
         self._accounts.commit(replace(changes, appends=_bare(changes.appends), audits=[], purged=[]))
         self._pins.apply(staged)
+        if changes.purged:
+            self._retained = self._values.totals()
+
+    def totals(self) -> Totals:
+        """Return the totals as of the last commit."""
+        kept = self._retained
+        return replace(super().totals(), retained=kept.retained, retained_bytes=kept.retained_bytes)
 
     def adopt(self, head: Head) -> None:
         """Become the log whose rows were committed here."""
