@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# Tests that run side by side; most of them wait for processes, so there are more than cores.
+JOBS   ?= $(shell echo $$(( $$(nproc) + 1 )))
 READY  := $(VENV)/.ready
 
 # What tests need beside Python's packages; without it the tests of the stores kyoto and redis are skipped.
@@ -30,7 +32,7 @@ ifneq ($(strip $(NEED)),)
 endif
 
 test: $(READY) servers  ## every test, the short chaos tests included
-	$(BIN)/python -m pytest -m 'not long'
+	$(BIN)/python -m pytest -m 'not long' -n $(JOBS) --dist worksteal
 
 lint: $(READY)  ## ruff, mypy --strict, and the import contract
 	$(BIN)/ruff check .

@@ -205,9 +205,12 @@ def test_an_interrupted_clean_leaves_nobody_stopped(flow: Shell, monkeypatch: py
 
     directory, table = RunDir(flow.home("one").parent, "one"), processes.table
 
+    asked = []
+
     def interrupted() -> dict[int, processes.Process]:
-        """Everybody has been stopped when it is asked for the second time."""
-        if "T" in states():
+        """Everybody has been told to stop when it is asked for the second time."""
+        asked.append(1)
+        if len(asked) == 2:
             wait_for(lambda: states() == ["T", "T"], "the stop")
             raise KeyboardInterrupt
         return table()

@@ -6,8 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -101,13 +99,6 @@ def make_targets() -> set[str]:
     return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Path, Future[None]]]:
-    """All pages, run side by side: most of their time is waiting."""
-    with ThreadPoolExecutor(len(PAGES)) as pool:
-        yield {path: pool.submit(run_page, path, tmp_path_factory.mktemp(path.stem)) for path in PAGES}
-
-
 def run_page(path: Path, directory: Path) -> None:
     page = Page(blocks_of(path), directory)
     try:
@@ -118,10 +109,8 @@ def run_page(path: Path, directory: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=[page.name for page in PAGES])
-def test_the_blocks_of_a_page_do_what_it_shows_and_leave_nothing_running(
-    path: Path, pages: dict[Path, Future[None]]
-) -> None:
-    pages[path].result()
+def test_the_blocks_of_a_page_do_what_it_shows_and_leave_nothing_running(path: Path, tmp_path: Path) -> None:
+    run_page(path, tmp_path)
 
 
 def test_the_blocks_that_are_not_run_are_few_and_known() -> None:

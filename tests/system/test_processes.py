@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ SLOW_START = (
 
     class Slow(Node):
         def begin(self):
-            time.sleep(5)
+            while not (HERE / "go").exists():
+                time.sleep(0.02)
             (HERE / "up").touch()
 
         def process(self, value):
@@ -84,7 +86,7 @@ SCRIPT = (
 
 @both_architectures
 def test_no_input_is_read_before_every_part_is_up(tmp_path: Path) -> None:
-    """One node's `begin` takes 5 s; the iterable is not asked for anything before it has returned."""
+    """One node's `begin` takes its time; the iterable is not asked for anything before it has returned."""
     asked: list[bool] = []
 
     def values() -> Any:
@@ -92,6 +94,7 @@ def test_no_input_is_read_before_every_part_is_up(tmp_path: Path) -> None:
         yield "value"
 
     consecutor, out = make(tmp_path, SLOW_START)
+    threading.Timer(2.0, (tmp_path / "go").touch).start()
     consecutor.produce_from_iterable(values())
     assert asked == [True]
     assert out == [["value", True]]
@@ -106,6 +109,7 @@ def test_what_is_pushed_to_a_daemon_that_is_not_up_yet_waits_in_the_log(shell: S
     assert not (shell.directory / "up").exists()
     assert shell.status("flow")["state"] == "starting"
     assert shell.status("flow")["accepted"] == 1
+    (shell.directory / "go").touch()
     wait_for(lambda: shell.status("flow")["completed"] == 1, "the item")
     assert shell.run("stop", "flow").returncode == exits.OK
     assert process.wait(60) == exits.OK

@@ -6,6 +6,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,11 +24,13 @@ PATH = os.pathsep.join(str(REPOSITORY / floor) for floor in ("", "broker", "node
 
 
 @pytest.fixture
-def rundir(tmp_path: Path) -> Iterator[RunDir]:
-    rundir = RunDir(tmp_path / "base", "count")
-    rundir.create()
-    yield rundir
-    rundir.release_links()
+def rundir() -> Iterator[RunDir]:
+    # Not `tmp_path`, which may be too long for the path of a socket.
+    with tempfile.TemporaryDirectory(prefix="c") as short:
+        rundir = RunDir(Path(short, "base"), "count")
+        rundir.create()
+        yield rundir
+        rundir.release_links()
 
 
 @pytest.fixture
