@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
+from zlib import crc32
 
 import numpy as np
 from msgspec.structs import replace
@@ -23,8 +24,11 @@ from consecutiond.acker.retention import Retention
 from consecutiond.acker.stores.base import Append, Audit, Changes, Chunk, Failed, OpenChunk, Origin, Retained, Totals
 from consecutiond.acker.unread import PAGE, Unread
 from consecutiond.deadletters import first_attempt
+from consecutiond.logs import get_logger
 from consecutiond_broker import codec, wire
 from consecutiond_broker.clock import Clock
+
+log = get_logger("acker.inputlog")
 
 #: seconds that completions may wait for a commit of their own; a crash in between only repeats work
 _LINGER_S: Final = 0.05
@@ -32,6 +36,12 @@ _LINGER_S: Final = 0.05
 EXPIRED: Final = "expired"
 #: `Failed.kind` of roots that were to be tried (again) and whose values nobody has
 LOST: Final = "lost"
+#: `Failed.kind` of roots whose values are not any more what was accepted
+DAMAGED: Final = "damaged"
+_DAMAGE: Final = (
+    "its batch was damaged in the store (the checksum does not fit), so that nobody knows its value. Probably the disk "
+    "or the memory of the store's machine fails: `consecutiond doctor` looks at the rest; whoever sent it has it"
+)
 #: chunks of the input whose values are still to be loaded, below which the next page of them is read
 _FEW: Final = 200
 
@@ -169,7 +179,8 @@ class InputLog:
         Returns:
             The position of its first root.
         """
-        chunk = Chunk(self._next_chunk, self._next_position, count, entry, body, self._clock.wall())
+        now, checksum = self._clock.wall(), crc32(body)
+        chunk = Chunk(self._next_chunk, self._next_position, count, entry, body, now, checksum)
         self._next_chunk += 1
         self._next_position += count
         self._changes.appends.append(Append(chunk, origin))
@@ -229,7 +240,8 @@ class InputLog:
     def _keep_alone(self, row: Failed) -> None:
         """A root has completed from a row of its own: if inputs are kept, it is, as a batch of one."""
         if self._keeps(row.entry):
-            chunk = Chunk(self._next_chunk, row.position, 1, row.entry, row.body, row.accepted_at)
+            checksum = crc32(row.body)
+            chunk = Chunk(self._next_chunk, row.position, 1, row.entry, row.body, row.accepted_at, checksum)
             self._next_chunk += 1
             self._changes.retained.append(self._retention.keep(chunk, b"\x01", len(row.body)))
 
@@ -264,7 +276,7 @@ class InputLog:
         store = self._committer.store
 
         def move(body: bytes) -> None:
-            values = _alone_each(body, indices)
+            values = _alone_each(body if self._open[chunk].chunk.fits(body) else b"", indices)
             for position, value in zip(positions, values, strict=True):
                 row = Failed(position, 0, entry, value, 0.0, "", "", "", "", 0.0, accepted_at, handed_out=1)
                 self._charge(row, fail)
@@ -325,14 +337,21 @@ class InputLog:
         else:
             self._end_untried([self._rows.pop(position) for position in ready.positions.tolist()], EXPIRED, error)
 
-    def _lose(self, chunk: int, indices: Indices) -> None:
-        """Roots are to be tried, and nobody has their values: give them up."""
+    def _lose(self, chunk: int, indices: Indices | None, body: bytes) -> None:
+        """Roots are to be tried, and nobody has their values, or only damaged ones: give them up."""
+        if indices is None:
+            indices = np.arange(self._open[chunk].chunk.count)
+        bodies = _alone_each(b"", indices)
+        if body:
+            log.error("inputlog.damaged", chunk=chunk, roots=len(indices))
+            self._end_untried(self._untried(chunk, indices, bodies), DAMAGED, _DAMAGE)
+            return
         if chunk < self._first_own:
             why = "the acker that had it in its memory has ended"
         else:
             why = "a part of the graph that had it in hand, or was to get it, died"
         error = f"its value was not kept (input_store = memory or off), and {why}"
-        self._end_untried(self._untried(chunk, indices, _alone_each(b"", indices)), LOST, error)
+        self._end_untried(self._untried(chunk, indices, bodies), LOST, error)
 
     def _untried(self, id: int, indices: Indices, bodies: Sequence[bytes]) -> list[Failed]:
         """Take roots out of a chunk without an attempt of theirs that has failed."""
@@ -419,12 +438,13 @@ class InputLog:
         store = self._committer.store
 
         def loaded(body: bytes) -> None:
-            if not body:
-                lane.lost()
-                self._lose(chunk, np.arange(self._open[chunk].chunk.count) if indices is None else indices)
-                return
             backlog = len(body) if chunk in self._ahead else 0
             self._ahead.discard(chunk)
+            if not body or not self._open[chunk].chunk.fits(body):
+                self.backlog_bytes -= backlog
+                lane.lost()
+                self._lose(chunk, indices, body)
+                return
             lane.loaded(self._part(chunk, indices, body)._replace(backlog=backlog))
 
         self._committer.ask(lambda: store.body(chunk), loaded)

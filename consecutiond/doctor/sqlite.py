@@ -16,6 +16,8 @@ from consecutiond.doctor.check import Check
 _PATIENCE_S: Final = 5.0
 #: steps of SQLite's machine between looks at the time
 _STEPS: Final = 10_000
+#: where the header says how large pages are
+_PAGE_SIZE: Final = slice(16, 18)
 #: where the header says how the file is written: 2 is a write-ahead log, 1 a rollback journal
 _WRITE_VERSION: Final = 18
 #: where it says which version of which program's the file is
@@ -95,6 +97,10 @@ def read(path: Path, *, durable: bool) -> SqliteFacts:
         return SqliteFacts(str(path), 0)
     if not header.startswith(_MAGIC):
         return SqliteFacts(str(path), size, f"{path} is no SQLite database, or its beginning is damaged")
+    # 1 stands for 65536, which has no place in two bytes.
+    page = int.from_bytes(header[_PAGE_SIZE], "big")
+    if size % (page if page > 1 else 1 << 16):
+        return SqliteFacts(str(path), size, f"{path} is damaged: its end is cut off, it has no whole number of pages")
     wal = header[_WRITE_VERSION] == _WAL
     if (header[_USER_VERSION], header[_PROGRAM]) == (_packed(schema.FORMER_VERSION), _packed(schema.APPLICATION_ID)):
         return SqliteFacts(str(path), size, wal=wal, former=True)

@@ -327,6 +327,7 @@ def test_a_file_of_the_former_version_is_brought_up_to_date_by_an_acker_and_by_n
     with closing(sqlite3.connect(path)) as connection:
         for statement in (
             "DROP TABLE retained", "ALTER TABLE counters DROP COLUMN retained",
+            "ALTER TABLE chunks DROP COLUMN checksum",
             "ALTER TABLE counters DROP COLUMN retained_bytes", f"PRAGMA user_version = {FORMER_VERSION}",
         ):  # fmt: skip
             connection.execute(statement)

@@ -98,6 +98,16 @@ def test_a_chunk_comes_back_as_it_was_recorded_with_its_body_apart(store: Store)
     assert store.body(1) == held(store, b"\x00\xffvalues")
 
 
+@whole
+def test_a_chunk_comes_back_with_its_checksum_open_and_retained(store: Store) -> None:
+    chunk = Chunk(1, 1, 3, ("in-parse",), b"values", 1.5, 0xFFFF_FFFF)
+    store.commit(Changes(appends=[Append(chunk, None)]))
+    assert store.open_chunks()[0].chunk.checksum == 0xFFFF_FFFF
+    bare = replace(chunk, body=b"")
+    store.commit(Changes(done={1: None}, completed=3, retained=[Retained(bare, b"\x07", 2.5, 6)]))
+    assert [batch.chunk.checksum for batch in store.retained()] == [0xFFFF_FFFF]
+
+
 def test_numbers_go_on_behind_gaps_and_after_every_chunk_is_deleted(store: Store) -> None:
     store.commit(Changes(appends=[append(1, 1, 3), append(5, 10, 4)]))
     store.commit(Changes(done={1: None, 5: None}, completed=7))

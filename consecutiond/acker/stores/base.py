@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from typing import Literal, Protocol
+from zlib import crc32
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -36,6 +37,7 @@ class Chunk(Struct, frozen=True):
         entry: names of the edges at which the roots enter.
         body: the encoded batch of values, opaque; empty where a chunk is read without its body.
         accepted_at: when, wall clock, seconds since 1970.
+        checksum: CRC-32 of the body as it was accepted; -1 where nobody made one.
 
     """
 
@@ -45,6 +47,11 @@ class Chunk(Struct, frozen=True):
     entry: tuple[str, ...]
     body: bytes
     accepted_at: float = 0.0
+    checksum: int = -1
+
+    def fits(self, body: bytes) -> bool:
+        """Tell whether a body that was read back is the one that was accepted, as far as anybody knows."""
+        return self.checksum in (-1, crc32(body))
 
 
 class Origin(Struct, frozen=True):

@@ -35,12 +35,14 @@ _FAILED_COLUMNS = """
     replayed_at REAL NOT NULL, shape TEXT NOT NULL
 """
 
+_CHECKSUM = "checksum INTEGER NOT NULL DEFAULT -1"
+_CHECKSUMS = (f"ALTER TABLE chunks ADD COLUMN {_CHECKSUM}",)
 # Retained batches have a table of their own, so that a start, which reads the open chunks, does not meet them.
 _RETENTION = (
     "ALTER TABLE counters ADD COLUMN retained INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE counters ADD COLUMN retained_bytes INTEGER NOT NULL DEFAULT 0",
-    """CREATE TABLE retained (number INTEGER PRIMARY KEY AUTOINCREMENT, chunk INTEGER NOT NULL, first INTEGER NOT NULL,
-       count INTEGER NOT NULL, entry TEXT NOT NULL, accepted_at REAL NOT NULL, completed BLOB NOT NULL,
+    f"""CREATE TABLE retained (number INTEGER PRIMARY KEY AUTOINCREMENT, chunk INTEGER NOT NULL, first INTEGER NOT NULL,
+       count INTEGER NOT NULL, entry TEXT NOT NULL, accepted_at REAL NOT NULL, {_CHECKSUM}, completed BLOB NOT NULL,
        completed_at REAL NOT NULL, size INTEGER NOT NULL, roots INTEGER NOT NULL)""",
     """CREATE TRIGGER retained_insert AFTER INSERT ON retained BEGIN UPDATE counters SET
        retained = retained + NEW.roots, retained_bytes = retained_bytes + NEW.size; END""",
@@ -72,10 +74,11 @@ _TABLES = (
         for table, counter in (("waiting", "waiting"), ("dead", "failed"))
         for event, change in (("INSERT", "+ 1"), ("DELETE", "- 1"))
     ),
+    *_CHECKSUMS,
     *_RETENTION,
 )
 
-INSERT_CHUNK = "INSERT INTO chunks (id, first, count, entry, accepted_at) VALUES (?, ?, ?, ?, ?)"
+INSERT_CHUNK = "INSERT INTO chunks (id, first, count, entry, accepted_at, checksum) VALUES (?, ?, ?, ?, ?, ?)"
 INSERT_BODY = "INSERT INTO bodies (chunk, body) VALUES (?, ?)"
 KEEP_SEQUENCE = """INSERT INTO producers (producer, sequence) VALUES (?, ?)
     ON CONFLICT (producer) DO UPDATE SET sequence = max(sequence, excluded.sequence)"""
@@ -85,11 +88,12 @@ DISCARD = """UPDATE counters SET discarded = discarded + 1
     WHERE NOT EXISTS (SELECT 1 FROM waiting WHERE position = ?)"""
 PUT_AUDIT = "INSERT INTO audits (at, who, what, count, which) VALUES (?, ?, ?, ?, ?)"
 GET_AUDITS = "SELECT at, who, what, count, which, number FROM audits WHERE number > ? ORDER BY number LIMIT ?"
-PUT_RETAINED = """INSERT INTO retained (chunk, first, count, entry, accepted_at, completed, completed_at, size, roots)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-GET_RETAINED = """SELECT number, chunk, first, count, entry, accepted_at, completed, completed_at, size FROM retained
-    WHERE number > ? ORDER BY number LIMIT ?"""
-GET_CHUNKS = "SELECT id, first, count, entry, accepted_at, done FROM chunks WHERE id > ? ORDER BY id LIMIT ?"
+_CHUNK = "first, count, entry, accepted_at, checksum"
+PUT_RETAINED = f"""INSERT INTO retained (chunk, {_CHUNK}, completed, completed_at, size, roots)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""  # noqa: S608 - our own names
+GET_RETAINED = f"""SELECT number, completed, completed_at, size, chunk, {_CHUNK} FROM retained
+    WHERE number > ? ORDER BY number LIMIT ?"""  # noqa: S608 - our own names
+GET_CHUNKS = f"SELECT done, id, {_CHUNK} FROM chunks WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608 - our own names
 
 _COLUMNS = (*Failed.__struct_fields__, "shape")
 _NAMES = ", ".join(_COLUMNS)
@@ -157,7 +161,7 @@ def prepare(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     elif _pragma(connection, "user_version") == FORMER_VERSION:
-        for statement in _RETENTION:
+        for statement in (*_CHECKSUMS, *_RETENTION):
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")
@@ -220,13 +224,17 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 
 def chunk_row(chunk: Chunk) -> tuple[object, ...]:
     """Return the values of `INSERT_CHUNK`; the body goes elsewhere."""
-    return chunk.id, chunk.first, chunk.count, json.dumps(chunk.entry), chunk.accepted_at
+    return chunk.id, chunk.first, chunk.count, json.dumps(chunk.entry), chunk.accepted_at, chunk.checksum
 
 
 def open_chunk(row: Any) -> OpenChunk:
     """Return the chunk that a row of `GET_CHUNKS` stands for, without its body."""
-    id, first, count, entry, accepted_at, done = row
-    return OpenChunk(Chunk(id, first, count, tuple(json.loads(entry)), b"", accepted_at), done)
+    done, *chunk = row
+    return OpenChunk(_chunk(*chunk), done)
+
+
+def _chunk(id: int, first: int, count: int, entry: str, accepted_at: float, checksum: int) -> Chunk:
+    return Chunk(id, first, count, tuple(json.loads(entry)), b"", accepted_at, checksum)
 
 
 def retained_row(batch: Retained) -> tuple[object, ...]:
@@ -236,9 +244,8 @@ def retained_row(batch: Retained) -> tuple[object, ...]:
 
 def retained(row: Any) -> Retained:
     """Return the batch that a row of `GET_RETAINED` stands for, without its body."""
-    number, id, first, count, entry, accepted_at, completed, completed_at, size = row
-    chunk = Chunk(id, first, count, tuple(json.loads(entry)), b"", accepted_at)
-    return Retained(chunk, completed, completed_at, size, number)
+    number, completed, completed_at, size, *chunk = row
+    return Retained(_chunk(*chunk), completed, completed_at, size, number)
 
 
 def failed_row(failed: Failed) -> tuple[object, ...]:
