@@ -25,7 +25,7 @@ from consecutiond.logs import get_logger
 from consecutiond_broker import wire
 from consecutiond_broker.clock import Clock, SystemClock
 from consecutiond_broker.errors import WireError
-from consecutiond_broker.ids import as_u64, root_ids
+from consecutiond_broker.ids import as_u64, mix, root_ids
 from consecutiond_broker.signals import Signals
 from consecutiond_broker.tcp import listen
 from consecutiond_broker.wake import Wake
@@ -252,7 +252,10 @@ class Acker:
 
     def _emit_one(self, entry: Entry, ready: Ready) -> None:
         edges = [self.brokers.edges[name] for name in entry]
-        ids = [root_ids(self.log.salt, ready.positions, edge.salt) for edge in edges]
+        # When it was accepted is a part of its key: a log that lost its end, to a power cut, gives positions to new roots
+        # that others had before, and an output that knows the keys of those would leave the new ones out.
+        salt = mix(self.log.salt ^ ready.accepted_ms)
+        ids = [root_ids(salt, ready.positions, edge.salt) for edge in edges]
         xors = np.bitwise_xor.reduce(np.stack(ids), axis=0)
         _, keys = self.ledger.emit(ready.positions, xors, entry, ready.chunk)
         self._counts["emitted"] += len(keys)
