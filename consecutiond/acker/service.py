@@ -252,7 +252,7 @@ class Acker:
 
     def _emit_one(self, entry: Entry, ready: Ready) -> None:
         edges = [self.brokers.edges[name] for name in entry]
-        # When it was accepted is a part of its key: a log that lost its end, to a power cut, gives positions to new roots
+        # When it was accepted is a part of its key: a log that lost its end, to a power cut, gives new roots positions
         # that others had before, and an output that knows the keys of those would leave the new ones out.
         salt = mix(self.log.salt ^ ready.accepted_ms)
         ids = [root_ids(salt, ready.positions, edge.salt) for edge in edges]
