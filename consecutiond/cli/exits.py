@@ -30,7 +30,7 @@ DOUBTFUL: Final = 11
 TABLE: Final = {
     OK: "done",
     SOME_FAILED: "the run ended; roots failed and are kept, or a node's begin or end raised; for failed: some failed "
-    "again, or were left as they are",
+    "again, or were left as they are; for log: some cannot be read",
     USAGE: "the command line is wrong, or an input cannot be read",
     NOT_RUNNING: "no consecutor of that id is running; for clean, failed, log and store: there is none, or it "
     "keeps no failed items, or no completed inputs",

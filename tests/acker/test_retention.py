@@ -1,6 +1,7 @@
 """Completed inputs that are kept: which, with what, for how long, and how they are taken away."""
 
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from consecutiond.acker import retention
 from consecutiond.acker.policies import Policy
 from consecutiond.acker.stores.base import Retained
-from consecutiond_broker import codec
+from consecutiond_broker import codec, wire
+from tests.acker.bench import IN, Bench
 from tests.acker.logbench import INSIDE, Log, anywhere, closed, fail
 
 POLICY = Policy(max_attempts=2, backoff_s=8.0, backoff_max_s=20.0)
@@ -153,6 +155,29 @@ class TestKeeping:
         log.log.completed(closed(rest))
         commit(log)
         assert (listed(log), conserved(log)) == (["b"], (2, 1))
+
+
+class TestAudit:
+    def test_an_operators_batch_is_recorded_once_and_its_entry_in_the_audit_trail_with_it(self, tmp_path: Path) -> None:
+        bench = Bench(tmp_path, "memory", retain_s=None)
+        try:
+            source = bench.producer()
+            batch = wire.Append(source.name, 1, 2, (), ("ann@host", "log replay", "--since 2h"))
+            for _ in range(2):
+                source.send(batch, codec.encode(["a", "b"]))
+            source.expect_receipt(1)
+            # A new acker hears of it again.
+            bench.restart()
+            again = bench.producer()
+            again.send(batch, codec.encode(["a", "b"]))
+            again.fence()
+            found = bench.read(lambda store: store.audits())
+            assert [(each.who, each.what, each.count, each.which) for each in found] == [
+                ("ann@host", "log replay", 2, "--since 2h")
+            ]
+            assert [(row.chunk.count, row.chunk.entry) for row in bench.chunks()] == [(2, (IN,))]
+        finally:
+            bench.close()
 
 
 class TestPurging:
