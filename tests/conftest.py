@@ -1,8 +1,13 @@
 """What tests everywhere share: both architectures."""
 
 import pytest
+from hypothesis import settings
 
 from tests.redis_server import RedisServer, shared
+
+# A loaded machine is no failure.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(params=["process", "thread"])

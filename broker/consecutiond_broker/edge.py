@@ -162,10 +162,17 @@ class Edge:
         if source is not None and source.epoch <= epoch:
             del self.sources[peer]
 
-    def offer(self, peer: bytes, seq: int, batch: Batch) -> bool:
-        """Take a batch into custody, if it is the sender's next one; anything else it will send again."""
+    def offer(self, peer: bytes, seq: int, batch: Batch, epoch: int = 0) -> bool:
+        """Take a batch into custody, if it is the sender's next one; anything else it will send again.
+
+        Args:
+            peer: the sender.
+            seq: the number of the batch.
+            batch: the batch.
+            epoch: which incarnation has sent it; a fenced one may still have the connection. 0: there is only one.
+        """
         source = self.sources.get(peer)
-        if source is None or seq != source.accepted + 1:
+        if source is None or seq != source.accepted + 1 or epoch not in (0, source.epoch):
             return False
         source.accepted = seq
         self.enqueue(source, batch)
@@ -275,9 +282,15 @@ class Edge:
         batch = receiver.held.pop(seq)
         self._queue_of(batch).appendleft(batch)
 
-    def settle(self, peer: bytes, seq: int) -> Batch | None:
-        """Release a batch that its receiver has settled. None: it was not (or no longer) in its custody."""
-        receiver = self.receivers.get(peer)
+    def settle(self, peer: bytes, seq: int, epoch: int = 0) -> Batch | None:
+        """Release a batch that its receiver has settled. None: it was not (or no longer) in its custody.
+
+        Args:
+            peer: the receiver.
+            seq: the number of the delivery.
+            epoch: which incarnation settles; a fenced one may still have the connection. 0: there is only one.
+        """
+        receiver = self._receiver(peer, epoch)
         if receiver is None:
             return None
         batch = receiver.held.pop(seq, None)
@@ -286,9 +299,13 @@ class Edge:
             self.activity += 1
         return batch
 
-    def park(self, peer: bytes, seq: int, done: tuple[int, ...]) -> Batch | None:
-        """Keep a batch of which a node holds items: those at the positions in ``done`` are over. None: not its."""
+    def _receiver(self, peer: bytes, epoch: int) -> Receiver | None:
         receiver = self.receivers.get(peer)
+        return receiver if receiver is not None and epoch in (0, receiver.epoch) else None
+
+    def park(self, peer: bytes, seq: int, done: tuple[int, ...], epoch: int = 0) -> Batch | None:
+        """Keep a batch of which a node holds items: those at the positions in ``done`` are over. None: not its."""
+        receiver = self._receiver(peer, epoch)
         batch = receiver.held.get(seq) if receiver is not None else None
         if receiver is None or batch is None:
             return None

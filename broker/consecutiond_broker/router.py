@@ -135,7 +135,7 @@ class Broker:
             if head.broker_epoch == self.epoch:
                 self._settled(peer, head, frames)
         elif isinstance(head, wire.Batch):
-            if head.broker_epoch == self.epoch and self.edge.offer(peer, head.seq, _batch(head, frames)):
+            if head.broker_epoch == self.epoch and self.edge.offer(peer, head.seq, _batch(head, frames), head.epoch):
                 self._accepted += head.count
         elif isinstance(head, wire.Join):
             self._joined(peer, head)
@@ -212,7 +212,10 @@ class Broker:
             self._bury(peer)
 
     def _settled(self, peer: bytes, head: wire.Settle, frames: list[bytes]) -> None:
-        batch = self.edge.park(peer, head.seq, head.done) if head.held else self.edge.settle(peer, head.seq)
+        if head.held:
+            batch = self.edge.park(peer, head.seq, head.done, head.epoch)
+        else:
+            batch = self.edge.settle(peer, head.seq, head.epoch)
         receiver = self.edge.receivers.get(peer)
         if batch is None or receiver is None:
             return

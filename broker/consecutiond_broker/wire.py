@@ -71,7 +71,8 @@ class Batch(_Head, tag=2, frozen=True):
     ``attempt`` and ``accepted_ms`` (wall clock, since 1970) are those of the roots: which attempt this is, and when the
     input was accepted. ``spans`` is empty unless an item has several roots (:mod:`consecutiond_broker.spans`).
     ``partition`` is the number of the only receiver that may have it, -1 for any. ``path`` are the nodes through which
-    the items came, the sender's last.
+    the items came, the sender's last. ``epoch`` is the sender's incarnation, since another one may have taken its
+    identity over; 0 where there is only one.
     """
 
     broker_epoch: int
@@ -83,13 +84,14 @@ class Batch(_Head, tag=2, frozen=True):
     spans: bytes = b""
     partition: int = -1
     path: tuple[str, ...] = ()
+    epoch: int = 0
 
 
 class Settle(_Head, tag=3, frozen=True):
     """+ A receiver is done with delivery ``seq``; it takes up to ``limit`` deliveries in all, ``hint`` items each.
 
     When the receiver's node holds ``held`` of its items for later, the delivery stays in the receiver's custody, and
-    ``done`` are the positions of the items that are over.
+    ``done`` are the positions of the items that are over. ``epoch`` is the receiver's incarnation.
     """
 
     broker_epoch: int
@@ -99,6 +101,7 @@ class Settle(_Head, tag=3, frozen=True):
     hint: int
     held: int = 0
     done: tuple[int, ...] = ()
+    epoch: int = 0
 
 
 class Leave(_Head, tag=4, frozen=True):

@@ -65,6 +65,9 @@ class Port:
         self.dealer.check_connection()
         for frames in self.dealer.messages(_DRAIN):
             head = wire.unpack(frames)
+            if isinstance(head, wire.Fenced) and head.epoch != self.who.epoch:
+                # It is for one whose identity we have taken over before the message was sent.
+                continue
             if isinstance(head, wire.Fenced):
                 raise FencedError(
                     f"{self.who.name} (epoch {self.who.epoch}) was fenced on edge {self.edge}: "
@@ -153,7 +156,7 @@ class Upstream(Port):
             del self.jobs[job.seq]
         self.hint = hint
         limit = self._settled + self.window
-        head = wire.Settle(self.broker_epoch, job.seq, job.acker_epoch, limit, hint, held, job.covered)
+        head = wire.Settle(self.broker_epoch, job.seq, job.acker_epoch, limit, hint, held, job.covered, self.who.epoch)
         self.dealer.send([wire.pack(head), *report])
 
 
@@ -193,7 +196,7 @@ class Downstream(Port):
             self._sent += 1
             head = wire.Batch(
                 self.broker_epoch, self._sent, job.acker_epoch, count, job.attempt, job.accepted_ms, spans, partition,
-                job.path,
+                job.path, self.who.epoch,
             )  # fmt: skip
             message = [wire.pack(head), *frames]
             self._unaccepted.append((self._sent, job, count, message))

@@ -94,7 +94,8 @@ class Socket:
         #: of a DEALER: its connection, and what waits for one
         self.connection: Connection | None = None
         self.kept: deque[list[bytes]] = deque()
-        #: of a ROUTER: the newest connection of each identity
+        #: of a ROUTER: the connection of the message that was read last, and the newest one of each identity
+        self.reading: Connection | None = None
         self.routes: dict[bytes, Connection] = {}
 
     def setsockopt(self, option: int, value: Any) -> None:
@@ -136,6 +137,7 @@ class Socket:
         if self.kind == zmq.DEALER:
             return frames
         connection.unread -= 1
+        self.reading = connection
         # What a connection left behind whose identity another one has taken over comes from nobody.
         identity = connection.dealer.identity
         return [identity if self.routes.get(identity) is connection else b"\0nobody", *frames]

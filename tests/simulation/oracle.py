@@ -1,7 +1,7 @@
 """What has to be true at any moment, kept apart from what the parts believe."""
 
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from consecutiond.acker.service import Acker
 from consecutiond.acker.stores.base import Changes
 from consecutiond.acker.stores.memory import MemoryStore
 from consecutiond_broker import codec
+from consecutiond_broker.edge import Batch, Receiver, Source
 from consecutiond_broker.ids import root_keys
 from consecutiond_broker.router import Broker
 from tests.simulation.network import Socket
@@ -64,6 +65,27 @@ class Oracle:
             completed(closed)
 
         acker.log.completed = judged  # type: ignore[method-assign]
+
+    def follow_broker(self, broker: Broker) -> None:
+        """See what a broker takes from whom."""
+        edge, router = broker.edge, cast(Socket, broker.router)
+        offer, settle = edge.offer, edge.settle
+
+        def speaks(known: Source | Receiver | None) -> bool:
+            owner = cast(Process, router.reading.dealer.owner) if router.reading is not None else None
+            return owner is not None and known is not None and owner.epoch == known.epoch
+
+        def judged_offer(peer: bytes, *rest: Any) -> bool:
+            taken = offer(peer, *rest)
+            assert not taken or speaks(edge.sources.get(peer)), "a batch of a fenced worker was taken"
+            return taken
+
+        def judged_settle(peer: bytes, *rest: Any) -> Batch | None:
+            batch = settle(peer, *rest)
+            assert batch is None or speaks(edge.receivers.get(peer)), "a fenced worker has settled"
+            return batch
+
+        edge.offer, edge.settle = judged_offer, judged_settle  # type: ignore[method-assign]
 
     # --- judgements --------------------------------------------------------------------------------------------
 

@@ -113,7 +113,9 @@ RULES: Final = (
         _ROUTER,
         "        if head.greeting != self._acker_source.epoch:",
         "        if head.greeting < 0:",
-        ("tests/simulation/test_found.py::test_batches_of_a_broken_connection_do_not_count_on_the_next_one",),
+        (
+            "tests/simulation/test_found.py::test_the_answer_to_a_greeting_on_a_broken_connection_is_not_taken_for_that_to_the_next",
+        ),
     ),
     Mutant(
         TRACKING,
@@ -381,6 +383,36 @@ RULES: Final = (
     ),
     Mutant(
         TRACKING,
+        "a fenced receiver that has the connection settles nothing",
+        _EDGE,
+        "return receiver if receiver is not None and epoch in (0, receiver.epoch) else None",
+        "return receiver",
+        (
+            "tests/simulation/test_found.py::"
+            "test_a_fenced_worker_that_has_taken_its_identity_back_settles_and_sends_nothing",
+        ),
+    ),
+    Mutant(
+        TRACKING,
+        "a fenced sender that has the connection hands nothing over",
+        _EDGE,
+        "seq != source.accepted + 1 or epoch not in (0, source.epoch):",
+        "seq != source.accepted + 1:",
+        (
+            "tests/simulation/test_found.py::"
+            "test_a_fenced_worker_that_has_taken_its_identity_back_settles_and_sends_nothing",
+        ),
+    ),
+    Mutant(
+        TRACKING,
+        "a word that fences one instance does not end another",
+        _PORTS,
+        "if isinstance(head, wire.Fenced) and head.epoch != self.who.epoch:",
+        "if head is None:",
+        ("tests/simulation/test_found.py::test_a_word_that_fences_another_instance_ends_nobody",),
+    ),
+    Mutant(
+        TRACKING,
         "a fenced worker settles nothing",
         _WORKER,
         "        if self._fenced is None:\n            self.up[job.slot]",
@@ -602,8 +634,8 @@ RULES: Final = (
         END,
         "a broker keeps custody of what a node holds",
         _ROUTER,
-        "        batch = self.edge.park(peer, head.seq, head.done) if head.held else self.edge.settle(peer, head.seq)",
-        "        batch = self.edge.settle(peer, head.seq)",
+        "        if head.held:\n            batch",
+        "        if head.seq < 0:\n            batch",
         ("tests/simulation/test_rules.py::TestHeldItems",),
     ),
     Mutant(

@@ -9,6 +9,7 @@ import zmq
 
 from consecutiond_broker import codec, wire
 from consecutiond_broker.edge import Batch, Edge
+from consecutiond_broker.errors import FencedError
 from consecutiond_nodes.worker import Worker
 from tests.simulation.world import IN, World
 
@@ -85,6 +86,25 @@ def test_batches_of_a_broken_connection_do_not_count_on_the_next_one(world: Worl
     assert world.parts["acker"].part._counts["lost"] == 0
 
 
+def test_the_answer_to_a_greeting_on_a_broken_connection_is_not_taken_for_that_to_the_next(world: World) -> None:
+    process = world.parts[f"broker {IN}"]
+    broker, epoch = process.part, world.parts["acker"].epoch
+    words = bytes(8)
+
+    def hears(head: wire.Head, *frames: bytes) -> None:
+        broker._from_acker([wire.pack(head), *frames])
+
+    with world._inside(process):
+        broker._greet_acker()
+        greeting = broker._acker_source.epoch
+        hears(wire.EdgeJoined(epoch, 0, greeting - 1))
+        hears(wire.Batch(broker.epoch, 1, epoch, 1), words, words, codec.encode(["of the old connection"]))
+        assert (broker._acker_source.accepted, broker.edge.queued) == (0, 0)
+        hears(wire.EdgeJoined(epoch, 0, greeting))
+        hears(wire.Batch(broker.epoch, 1, epoch, 1), words, words, codec.encode(["of the new one"]))
+    assert (broker._acker_source.accepted, broker.edge.queued) == (1, 1)
+
+
 def test_a_greeting_of_a_broker_that_comes_twice_changes_nothing(world: World) -> None:
     """The second would have the acker number its batches from one, which the broker takes for repetitions."""
     acker = world.parts["acker"].part
@@ -99,6 +119,36 @@ def test_a_greeting_of_a_broker_that_comes_twice_changes_nothing(world: World) -
     assert (edge.sent, acker._counts["swept"]) == (sent, swept)
     world.drain()
     assert acker._counts["lost"] == 0
+
+
+def test_a_fenced_worker_that_has_taken_its_identity_back_settles_and_sends_nothing() -> None:
+    """Its connection is the newest of that identity, so it gets what its successor should, until it is told to end."""
+    edge = Edge(8)
+    for epoch in (1, 2):
+        edge.join_source(b"up", epoch)
+        receiver, _ = edge.join_receiver(b"a.0", epoch, ()) or (None, [])
+        assert receiver is not None
+        receiver.limit = 2
+    assert not edge.offer(b"up", 1, Batch(1, 1, [b"", b"", b""]), 1)
+    assert edge.offer(b"up", 1, Batch(1, 1, [b"", b"", b""]), 2)
+    [(_, seq, batch)] = edge.dispatch()
+    assert edge.park(b"a.0", seq, (), 1) is None
+    assert edge.settle(b"a.0", seq, 1) is None
+    assert edge.settle(b"a.0", seq, 2) is batch
+
+
+def test_a_word_that_fences_another_instance_ends_nobody(world: World) -> None:
+    """It is sent to an identity, which the newer instance may have by the time it arrives."""
+    process = world.parts["a.0"]
+    port = process.part.up[0]
+    for epoch in (process.epoch + 1, process.epoch):
+        connection_ = port.dealer.socket.connection
+        port.dealer.socket.inbox.append((connection_, [wire.pack(wire.Fenced(epoch))]))
+        if epoch != process.epoch:
+            port.pump()
+        else:
+            with pytest.raises(FencedError):
+                port.pump()
 
 
 def test_the_simulated_network_keeps_the_order_of_a_connection_and_loses_what_is_on_its_way_when_it_breaks(

@@ -17,6 +17,7 @@ from unittest.mock import patch
 
 import zmq
 
+from consecutiond.acker import ends
 from consecutiond.acker.options import AckerOptions
 from consecutiond.acker.policies import Policies, Policy
 from consecutiond.acker.service import Acker
@@ -173,6 +174,7 @@ class World:
         broker = Broker(options, process.epoch, context)
         broker.deaths.close()
         broker.deaths = SimulatedDeaths(self.kernel)  # type: ignore[assignment]
+        self.oracle.follow_broker(broker)
         return broker
 
     def _worker(self, process: Process, name: str) -> Worker:
@@ -298,6 +300,7 @@ class World:
             with self._inside(process):
                 process.part._turn(0)
         except FencedError:
+            assert process is not self.parts[process.name], "the newest instance was fenced"
             self.stop(process)
         self.oracle.look(self)
 
@@ -344,7 +347,10 @@ class World:
     @property
     def finished(self) -> bool:
         """Whether every producer that lives has heard of the end."""
-        return all(process.part.recorder.summary is not None for process in self.feeds if process.alive)
+        told = all(process.part.recorder.summary is not None for process in self.feeds if process.alive)
+        # An acker that was killed after it had told them has the nodes end once more.
+        acker = self.parts["acker"]
+        return told and acker.alive and acker.part.ends.phase == ends.FINISHED and acker.part.log.clean()
 
     def picture(self) -> dict[str, Any]:
         """Return what there is, for people."""
