@@ -79,7 +79,7 @@ def _with_body(store: ReadableStore, batch: Retained) -> Retained | None:
             raise
         return None
     # Whoever retries what fails would ask for a damaged one for ever.
-    return replace(batch, chunk=replace(batch.chunk, body=body))
+    return replace(batch, chunk=replace(batch.chunk, body=body if batch.chunk.fits(body) else b""))
 
 
 def roots(batch: Retained) -> Iterator[Root]:

@@ -343,6 +343,21 @@ def test_a_file_of_the_former_version_is_brought_up_to_date_by_an_acker_and_by_n
         assert (reader.totals().retained, reader.body(1)) == (1, b"old")
 
 
+def test_what_a_start_reads_does_not_grow_with_what_is_kept(path: Path, store: SqliteStore) -> None:
+    ids = range(1, 1001)
+    kept = [Retained(Chunk(id, id, 1, ("in",), b""), b"\x01", 1.0, 6) for id in ids]
+    store.commit(Changes(appends=[append(id) for id in ids], done=dict.fromkeys(ids), completed=1000, retained=kept))
+    store.commit(Changes(appends=[append(1001)]))
+    with closing(SqliteStore(path, "durable")) as again:
+        again.open()
+        read: list[str] = []
+        again._connection().set_trace_callback(read.append)
+        assert [row.chunk.id for row in again.open_chunks()] == [1001]
+        assert (again.waiting(), again.totals().retained, again.next_chunk()) == ([], 1000, 1002)
+    assert len(read) == 4
+    assert not [query for query in read if "FROM retained" in query]
+
+
 def test_the_database_of_another_program_is_refused_untouched(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE theirs (x)")

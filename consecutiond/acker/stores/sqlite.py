@@ -304,7 +304,8 @@ def _apply(connection: sqlite3.Connection, changes: Changes) -> None:
     connection.executemany(schema.DISCARD, revived)
     connection.executemany(schema.PUT_AUDIT, [astuple(audit)[:-1] for audit in changes.audits])
     connection.executemany("DELETE FROM producers WHERE producer = ?", [(name,) for name in changes.forget])
-    _retain(connection, changes)
+    if changes.retained or changes.purged:
+        _retain(connection, changes)
 
 
 def _retain(connection: sqlite3.Connection, changes: Changes) -> None:
