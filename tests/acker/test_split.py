@@ -159,6 +159,12 @@ def test_a_chunk_leaves_when_all_are_completed_or_discarded(apart: Store) -> Non
     assert reopened(apart).totals() == ended
 
 
+def test_a_row_of_no_chunk_that_is_held_pins_none(apart: Store) -> None:
+    apart.commit(Changes(appends=[append(1, 1), append(2, 10)]))
+    apart.commit(Changes(waiting=[failed(5), failed(20)], done={1: None, 2: None}, completed=6))
+    assert reopened(apart).open_chunks() == []
+
+
 def test_a_replayed_dead_letter_pins_its_chunk_until_it_is_completed(apart: Store) -> None:
     apart.commit(Changes(appends=[append(1, 1, 1)], done={1: None}, dead=[failed(1)]))
     apart.commit(Changes(waiting=[failed(1)], revived=[1]))

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from consecutiond.acker import lanes
 from consecutiond.acker.inputlog import LOST
 from consecutiond.acker.policies import Policy
 from consecutiond.acker.stores.base import Failed
@@ -134,6 +135,19 @@ def test_values_that_are_kept_nowhere_wait_for_their_emission_and_are_gone_then(
     assert log.values(INSIDE) == list(range(20))
     assert log.values() == [-value for value in range(20)]
     assert log.log.backlog_bytes == 0
+
+
+def test_values_that_are_kept_nowhere_are_not_left_to_the_store_when_there_are_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lanes, "_FRESH_CHUNKS", 2)
+    log = make(keep=False)
+    for value in range(10):
+        log.append(value)
+        log.turn()
+    assert log.values() == list(range(10))
+    log.turn()
+    assert log.dead() == []
 
 
 def test_an_input_that_was_too_old_before_it_was_emitted_still_has_its_value() -> None:
