@@ -138,7 +138,9 @@ def _complain(summary: Summary) -> None:
     for worker, what, traceback in summary.node_errors:
         print(f"\n{what} of {worker} raised:\n{traceback.rstrip()}", file=sys.stderr)
     for failure in summary.stats.get("failures", []):
-        head = f"\n{failure['count']} item(s) failed in node {failure['node']} ({failure['kind']}): {failure['error']}"
+        # Those that were never tried, or whose values are lost, failed in none.
+        where = f" in node {failure['node']}" if failure["node"] else ""
+        head = f"\n{failure['count']} item(s) failed{where} ({failure['kind']}): {failure['error']}"
         print(f"{head}\n{failure['traceback']}".rstrip(), file=sys.stderr)
 
 

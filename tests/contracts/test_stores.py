@@ -108,6 +108,17 @@ def test_a_chunk_comes_back_with_its_checksum_open_and_retained(store: Store) ->
     assert [batch.chunk.checksum for batch in store.retained()] == [0xFFFF_FFFF]
 
 
+def test_a_chunk_may_have_no_body(store: Store, kind: str) -> None:
+    """Those whose values are elsewhere have none."""
+    store.commit(Changes(appends=[append(1, 1, body=b""), append(2, 4)]))
+    store.commit(Changes(done={1: b"\x01", 2: None}, completed=4))
+    assert (store.body(1), [row.chunk.id for row in store.open_chunks()]) == (b"", [1])
+    if kind in PERSISTENT:
+        store.close()
+        store.open()
+        assert store.body(1) == b""
+
+
 def test_numbers_go_on_behind_gaps_and_after_every_chunk_is_deleted(store: Store) -> None:
     store.commit(Changes(appends=[append(1, 1, 3), append(5, 10, 4)]))
     store.commit(Changes(done={1: None, 5: None}, completed=7))
