@@ -136,7 +136,7 @@ def test_f12_the_memory_of_the_redis_server_is_full(
 def test_f14_the_redis_server_is_slow(tmp_path: Path, server: RedisServer, row: Row, scale: Scale) -> None:
     """Each answer is late, and at times there is none for a while: slower, but no connection is given up for it."""
     latency_s, stall_s, every_s = (0.5, 5.0, 30.0) if scale.full else (0.1, 1.5, 3.0)
-    rounds = scale.pick(2, 8)
+    rounds = scale.pick(2, 5)
     row.fault = "F14 the Redis server is slow"
     row.how = f"{1000 * latency_s:.0f} ms for each answer, and {rounds} stalls of {stall_s:g} s, one each {every_s:g} s"
     with SlowProxy(server.port) as proxy, up(on(server, tmp_path, f"redis://127.0.0.1:{proxy.port}/0")) as daemon:
