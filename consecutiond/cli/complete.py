@@ -53,7 +53,7 @@ def nodes(context: typer.Context, incomplete: str) -> Iterator[str]:
 
 def kinds() -> list[str]:
     """Return the ways in which an item fails."""
-    return ["raised", "crashed", "unserialisable"]
+    return ["raised", "crashed", "unserialisable", "expired", "lost", "damaged"]
 
 
 def starts() -> list[str]:
