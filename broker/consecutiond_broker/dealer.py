@@ -15,6 +15,18 @@ _HIGH_WATER: Final = 100_000
 _EVENT: Final = struct.Struct("=Hi")
 
 
+def is_superseded(peer: bytes) -> bool:
+    """Tell whether a message came on a connection whose identity a newer one has taken over.
+
+    A ROUTER with `ROUTER_HANDOVER` reads what such a connection has left behind, under a name that it makes up. Whoever
+    sent it has greeted anew, or has a successor: a greeting that is taken from it would be answered to nobody.
+
+    Args:
+        peer: the identity that the ROUTER tells.
+    """
+    return peer.startswith(b"\0")
+
+
 class Dealer:
     """A DEALER socket that greets its peer at every connection.
 

@@ -12,7 +12,7 @@ import zmq
 from consecutiond_broker import stacks, wire
 from consecutiond_broker.cell import ALL, BETWEEN, read_remains
 from consecutiond_broker.clock import SystemClock
-from consecutiond_broker.dealer import Dealer
+from consecutiond_broker.dealer import Dealer, is_superseded
 from consecutiond_broker.deaths import DeathWatch
 from consecutiond_broker.edge import Batch, Edge, Source
 from consecutiond_broker.errors import WireError
@@ -112,6 +112,8 @@ class Broker:
                 peer, *frames = self._receive()
             except zmq.Again:
                 return True
+            if is_superseded(peer):
+                continue
             try:
                 self._from_worker(peer, wire.unpack(frames), frames)
             except WireError as error:

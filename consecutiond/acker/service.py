@@ -24,6 +24,7 @@ from consecutiond.acker.untracked import LOOK_S, Tally
 from consecutiond.logs import get_logger
 from consecutiond_broker import wire
 from consecutiond_broker.clock import Clock, SystemClock
+from consecutiond_broker.dealer import is_superseded
 from consecutiond_broker.errors import WireError
 from consecutiond_broker.ids import as_u64, mix, root_ids
 from consecutiond_broker.signals import Signals
@@ -145,6 +146,8 @@ class Acker:
                 peer, *frames = self.router.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
+            if is_superseded(peer):
+                continue
             try:
                 head = wire.unpack(frames)
                 handler: Any = self._handlers.get(type(head))

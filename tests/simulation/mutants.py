@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -39,13 +40,18 @@ def source(root: Path, mutant: Mutant) -> str:
     return text.replace(mutant.old, mutant.new)
 
 
-def judge(mutant: Mutant) -> tuple[str, str]:
+def copy(source_: Path, to: Path) -> None:
+    """Copy the code and its tests."""
+    for folder in _COPIED:
+        shutil.copytree(source_ / folder, to / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(source_ / "pyproject.toml", to)
+
+
+def judge(whole: Path, mutant: Mutant) -> tuple[str, str]:
     """Return ``("missed", …)`` when a test fails without the rule, with what pytest has said."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as name:
         root = Path(name)
-        for folder in _COPIED:
-            shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", root)
+        copy(whole, root)
         (root / mutant.file).write_text(source(root, mutant))
         paths = os.pathsep.join(str(root / folder) for folder in ("", "broker", "nodes"))
         environment = os.environ | {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "XDG_CACHE_HOME": name}
@@ -80,8 +86,10 @@ def main() -> int:
         print(markdown(RULES))
         return 0
     kept = 0
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for mutant, (outcome, said) in zip(chosen, pool.map(judge, chosen), strict=True):
+    # One state of the code for all of them, whoever changes it meanwhile.
+    with tempfile.TemporaryDirectory(prefix="mutants-") as whole, ThreadPoolExecutor(options.jobs) as pool:
+        copy(ROOT, Path(whole))
+        for mutant, (outcome, said) in zip(chosen, pool.map(partial(judge, Path(whole)), chosen), strict=True):
             print(f"{outcome:<11} {mutant.topic:<13} {mutant.rule}  ->  {mutant.tests[0]}", flush=True)
             if outcome != "missed":
                 kept += 1

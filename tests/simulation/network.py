@@ -138,9 +138,9 @@ class Socket:
             return frames
         connection.unread -= 1
         self.reading = connection
-        # What a connection left behind whose identity another one has taken over comes from nobody.
+        # What a connection left behind whose identity another one has taken over comes under a name of its own.
         identity = connection.dealer.identity
-        return [identity if self.routes.get(identity) is connection else b"\0nobody", *frames]
+        return [identity if self.routes.get(identity) is connection else b"\0%x" % id(connection), *frames]
 
     @property
     def readable(self) -> bool:

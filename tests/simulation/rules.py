@@ -210,7 +210,7 @@ RULES: Final = (
         "everything that the dead had said is read before they are buried",
         _ROUTER,
         "        drained = self._drain_workers()\n        if drained:\n",
-        "        self._drain_workers()\n        if self._bury_dead(events) is None:\n",
+        "        self._bury_dead(events)\n        drained = self._drain_workers()\n        if drained:\n",
         ("tests/broker/test_router.py::TestDeath",),
     ),
     Mutant(
@@ -227,7 +227,7 @@ RULES: Final = (
         _EDGE,
         "            elif remains is None or seq <= remains.outputs:\n",
         "            elif remains is None:\n",
-        ("tests/simulation/test_edge_machine.py::TestEdges",),
+        ("tests/broker/test_edge.py::TestDeath",),
     ),
     Mutant(
         TRACKING,
@@ -235,7 +235,7 @@ RULES: Final = (
         _EDGE,
         "            elif remains is None or seq <= remains.outputs:\n",
         "            elif remains is not None and seq <= remains.outputs:\n",
-        ("tests/simulation/test_edge_machine.py::TestEdges",),
+        ("tests/broker/test_edge.py::TestDeath",),
     ),
     Mutant(
         TRACKING,
@@ -243,7 +243,7 @@ RULES: Final = (
         _EDGE,
         "                batch.skip = (*batch.skip, suspect)\n            verdict",
         "                pass\n            verdict",
-        ("tests/simulation/test_edge_machine.py::TestEdges",),
+        ("tests/broker/test_edge.py::TestDeath",),
     ),
     Mutant(
         TRACKING,
@@ -402,6 +402,22 @@ RULES: Final = (
             "tests/simulation/test_found.py::"
             "test_a_fenced_worker_that_has_taken_its_identity_back_settles_and_sends_nothing",
         ),
+    ),
+    Mutant(
+        TRACKING,
+        "a broker takes nothing from a connection that a newer one has replaced",
+        _ROUTER,
+        "            if is_superseded(peer):\n                continue\n",
+        "",
+        ("tests/simulation/test_found.py::test_a_greeting_on_a_connection_that_a_newer_one_has_replaced_is_nobody_s",),
+    ),
+    Mutant(
+        TRACKING,
+        "the acker takes nothing from a connection that a newer one has replaced",
+        _SERVICE,
+        "            if is_superseded(peer):\n                continue\n",
+        "",
+        ("tests/simulation/test_found.py::test_a_greeting_on_a_connection_that_a_newer_one_has_replaced_is_nobody_s",),
     ),
     Mutant(
         TRACKING,

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from consecutiond_broker.cell import ALL, BETWEEN, Remains
-from consecutiond_broker.edge import ANY, Batch, Edge
+from consecutiond_broker.edge import ANY, Batch, Edge, Receiver
 from tests.simulation.machine import long, short
 
 SENDERS, RECEIVERS = (b"up.0", b"up.1"), (b"down.0", b"down.1", b"down.2")
@@ -23,6 +23,10 @@ class Edges(RuleBasedStateMachine):
         self.deliveries: list[tuple[bytes, int]] = []
         #: batches of which an output has left: they may never be delivered again
         self.spent: set[int] = set()
+        for peer in SENDERS:
+            self.edge.join_source(peer, 1)
+        for peer in RECEIVERS:
+            self.admit(peer, 1, ())
 
     def end(self, *batches: Batch) -> None:
         for batch in batches:
@@ -63,21 +67,27 @@ class Edges(RuleBasedStateMachine):
 
     # --- receivers -------------------------------------------------------------------------------------------
 
+    def admit(self, peer: bytes, epoch: int, held: tuple[int, ...]) -> tuple[Receiver, list[Batch]] | None:
+        answer = self.edge.join_receiver(peer, epoch, held)
+        if answer is not None:
+            receiver = answer[0]
+            receiver.limit, receiver.partition = len(receiver.parked) + WORKER_WINDOW, int(peer[-1:])
+            receiver.window = WORKER_WINDOW
+        return answer
+
     @rule(peer=st.sampled_from(RECEIVERS), epoch=st.integers(1, 4), data=st.data())
     def receiver_joins(self, peer: bytes, epoch: int, data: st.DataObject) -> None:
         known = self.edge.receivers.get(peer)
         had = set(known.held) if known is not None else set()
         held = tuple(data.draw(st.sets(st.sampled_from(sorted(had))))) if had else ()
-        answer = self.edge.join_receiver(peer, epoch, held)
+        answer = self.admit(peer, epoch, held)
         assert (answer is None) == (known is not None and known.epoch > epoch), "an older incarnation is fenced"
         if answer is None:
             return
-        receiver, lost = answer
+        _, lost = answer
         self.end(*lost)
         same = known is not None and known.epoch == epoch
         assert len(lost) == len(had) - (len(held) if same else 0)
-        receiver.limit, receiver.partition = len(receiver.parked) + WORKER_WINDOW, int(peer[-1:])
-        receiver.window = WORKER_WINDOW
 
     @rule(most=st.integers(1, 6))
     def dispatch(self, most: int) -> None:

@@ -151,6 +151,21 @@ def test_a_word_that_fences_another_instance_ends_nobody(world: World) -> None:
                 port.pump()
 
 
+def test_a_greeting_on_a_connection_that_a_newer_one_has_replaced_is_nobody_s(world: World) -> None:
+    """It was read after the newer one had come, and answered to nobody."""
+    broker, acker, worker = (world.parts[name] for name in ("broker a->b", "acker", "a.0"))
+    for process, dealer in ((broker, worker.part.down["b"].dealer), (acker, worker.part.turns.acker)):
+        old = dealer.socket.connection
+        with world._inside(worker):
+            world.network._deliver(old, dealer._greeting(), old.router)
+        world.network.break_(old)
+        world.network._connect(dealer.socket)
+        world.turn(process)
+    peers = [*broker.part.edge.sources, *acker.part._workers.values()]
+    assert len(peers) == 2 + sum(map(len, world.nodes.values()))
+    assert not [peer for peer in peers if peer.startswith(b"\0")]
+
+
 def test_the_simulated_network_keeps_the_order_of_a_connection_and_loses_what_is_on_its_way_when_it_breaks(
     world: World,
 ) -> None:
