@@ -222,6 +222,16 @@ def test_options_reach_the_parts_that_they_are_about(tmp_path: Path) -> None:
     assert acker.max_message == broker.max_message > worker.max_message
 
 
+@pytest.mark.parametrize(("given", "carried"), [(0, 0.0), (90.5, 90.5), ("inf", None)])
+def test_how_long_inputs_are_kept_reaches_the_acker_through_the_plan_file(
+    tmp_path: Path, given: object, carried: float | None
+) -> None:
+    """JSON has no infinity."""
+    plan = plan_of(diamond(), tmp_path, settings=resolve({"retain_s": given}).settings)
+    acker = msgspec.json.decode(plan.to_json())["parts"]["acker"]
+    assert msgspec.convert(acker, AckerOptions).retain_s == carried
+
+
 def test_a_graph_of_one_node_is_a_graph(tmp_path: Path) -> None:
     plan = plan_of(workers("only", 1), tmp_path)
     assert [program.name for program in plan.programs] == ["heart", "acker", "broker-input-only", "node-only.0"]

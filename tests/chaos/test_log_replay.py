@@ -20,7 +20,9 @@ KILLS = 3
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    daemon = Daemon(tmp_path, CONSECUTIOND_RETAIN_S="inf")
+    # What is recorded gets its receipt only when nearly all of it is emitted: so a kill comes in between.
+    bounds = {"CONSECUTIOND_MAX_BACKLOG": "1024", "CONSECUTIOND_MAX_PENDING": "20"}
+    daemon = Daemon(tmp_path, CONSECUTIOND_RETAIN_S="inf", **bounds)
     try:
         daemon.start()
         yield daemon

@@ -46,9 +46,18 @@ def test_code_is_an_origin(tmp_path: Path) -> None:
     assert "max_pending = 20000  # default\n" in ended.stdout
 
 
+def test_for_ever_is_written_as_toml_has_it_and_in_json_as_a_text(tmp_path: Path) -> None:
+    script = write(tmp_path)
+    first = run(script, "--print-config", "--retain-s", "inf")
+    assert tomllib.loads(first.stdout)["retain_s"] == float("inf")
+    (tmp_path / "flow.toml").write_text(first.stdout, encoding="utf-8")
+    again = json.loads(run(script, "--print-config", "--json", "--config", "flow.toml").stdout)
+    assert again["retain_s"]["value"] == "inf"
+
+
 def test_in_a_pipe_it_prints_a_configuration_file_that_gives_the_same_values(tmp_path: Path) -> None:
     script = write(tmp_path)
-    given = ["--input", 'a "quoted" \\ é.txt', "b.txt", "--batch-s", "1e-3", "--dir", "x y"]
+    given = ["--input", 'a "quoted" \\ é.txt', "b.txt", "--batch-s", "1e-3", "--dir", "x y", "--retain-s", "90"]
     first = run(script, "--print-config", *given)
     (tmp_path / "flow.toml").write_text(first.stdout, encoding="utf-8")
     assert set(tomllib.loads(first.stdout)) == set(Settings.model_fields)
