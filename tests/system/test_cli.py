@@ -303,8 +303,8 @@ def test_a_detached_daemon_is_fed_watched_and_stopped(shell: Shell) -> None:
     assert shell.status("flow") == {
         "state": "stopped", "accepted": 2, "completed": 2, "failed": 0, "discarded": 0, "open": 0, "waiting": 0,
         "retained": 0, "retained_bytes": 0,
-        "guarantee": f"SQLite file {shell.home('flow')}/acker_db.sqlite: a receipted item is on the disk and survives a "
-        "power cut.",
+        "guarantee": f"SQLite file {shell.home('flow')}/acker_db.sqlite: a receipted item is on the disk and survives "
+        "a power cut.",
     }  # fmt: skip
     assert shell.run("status", "flow").returncode == exits.NOT_RUNNING
     assert list((shell.home("flow") / "socket_files").iterdir()) == []
