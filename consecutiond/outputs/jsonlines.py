@@ -108,6 +108,7 @@ class JsonLinesOutput:
         self._lines.clear()
         self._line_keys.clear()
         if self._file.count > self._most_keys + self._most_keys // 4:
+            self._keys = KeySet()
             self._file.forget(self._most_keys)
             self._keys = _known(self._file)
 
@@ -194,7 +195,9 @@ class JsonLinesDirectory:
 def _known(file: KeyFile) -> KeySet:
     """Return the keys of a file, and let them be forgotten there."""
     keys, file.keys = file.keys, np.empty(0, np.uint64)
-    return KeySet(keys[keys != NO_KEY])
+    if not keys.all():
+        keys = keys[keys != NO_KEY]
+    return KeySet(keys)
 
 
 def _whole(fd: int, size: int) -> int:

@@ -81,7 +81,10 @@ class KeyFile:
             self._replace(whole, ())
             self._reopen()
             self.end = whole
-        self.keys: U64 = np.concatenate([np.empty(0, np.uint64), *self._right_keys(size)])
+        keys: U64 = np.empty(os.fstat(self._fd).st_size // _RECORD.itemsize, np.uint64)
+        for some in self._right_keys(size):
+            keys[self.count - len(some) : self.count] = some
+        self.keys = keys[: self.count]
         os.ftruncate(self._fd, self._place(self.count))
 
     def _right_keys(self, size: int) -> Iterator[U64]:
@@ -93,7 +96,7 @@ class KeyFile:
             count = len(records) if right.all() else int(right.argmin())
             if count:
                 self.end, self.count = int(ends[count - 1]), self.count + count
-                yield records["key"][:count].astype(np.uint64)
+                yield records["key"][:count]
             if count < len(records):
                 return
 

@@ -12,10 +12,16 @@ class KeySet:
     Each batch is a sorted array of its own, and neighbours of like size are merged. So there are few arrays, and a key
     is copied about as often as the number of keys can be halved. While the largest are merged, the set takes twice its
     memory for a moment.
+
+    Args:
+        keys: those that it begins with; the set keeps this array, and sorts it.
     """
 
     def __init__(self, keys: U64 | None = None) -> None:
-        self._runs: list[U64] = [] if keys is None or not len(keys) else [np.sort(keys)]
+        self._runs: list[U64] = []
+        if keys is not None and len(keys):
+            keys.sort()
+            self._runs.append(keys)
 
     def __len__(self) -> int:
         return sum(map(len, self._runs))
