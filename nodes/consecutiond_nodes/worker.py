@@ -221,6 +221,8 @@ class Worker:
         try:
             self._process(job, values)
             self._send_outputs(job)
+            # Without the flush: that takes its time once for a batch, and so the less often the larger the batches are.
+            seconds = time.perf_counter() - started
             if self._finish_batch is not None:
                 self._finish(job, self._finish_batch)
         except Interrupted:
@@ -231,7 +233,7 @@ class Worker:
             self._job = None
         job.body = b""
         job.finished = True
-        self._measure(time.perf_counter() - started, len(values))
+        self._measure(seconds, len(values))
         if job.settled:
             self._settle(job)
         self._finished_batch()
@@ -327,6 +329,10 @@ class Worker:
         self.items += count
         if count:
             fitting = int(self.options.batch_s * count / max(seconds, 1e-9))
+            if fitting < self._hint and 2 * count < self._hint and seconds < self.options.batch_s:
+                # What every batch costs weighs most in a small one, such as one item that is tried again; of the time
+                # that a large one takes it says nothing.
+                return
             # At most double: the first items of a node are often the quickest or the slowest.
             self._hint = max(1, min(fitting, 2 * self._hint, self.options.batch_items))
 

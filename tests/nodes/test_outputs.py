@@ -77,6 +77,25 @@ class TestOutputNode:
         assert file.events == [1, 3, "flush"]
         assert bench.up.report() == {11: 101, 13: 103}
 
+    def test_the_time_of_the_flush_makes_the_next_batches_no_smaller(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Or a disk that takes longer than a batch may would get one item after the other, each with its own flush."""
+        now = [0.0]
+        monkeypatch.setattr("consecutiond_nodes.worker.time.perf_counter", lambda: now[0])
+
+        class Slow(File):
+            def append(self, value: Any) -> None:
+                now[0] += 0.0001
+
+            def flush(self) -> None:
+                now[0] += 1.0
+
+        start(bench, {"lines": Slow()})
+        bench.up.deliver(*[["lines", number] for number in range(16)])
+        bench.settle()
+        assert bench.up.of(wire.Settle)[-1].hint == 32
+
     def test_a_worker_that_dies_in_a_flush_had_the_batch_in_execution(self, bench: Bench) -> None:
         seen: list[Any] = []
 

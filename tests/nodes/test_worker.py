@@ -107,6 +107,22 @@ class TestBatch:
         assert [head.hint for head in bench.up.of(wire.Settle)] == [32, 50, 50]
 
 
+    @pytest.mark.parametrize(
+        ("count", "seconds", "hint"),
+        [(1, 0.005, 100), (49, 0.015, 100), (50, 0.015, 66), (100, 0.04, 50), (1, 0.021, 1), (1, 0.0001, 200)],
+        ids=["one", "few", "half", "all", "one, longer than a batch may", "one, quick"],
+    )
+    def test_a_small_batch_makes_the_next_ones_no_smaller(
+        self, bench: Bench, count: int, seconds: float, hint: int
+    ) -> None:
+        """What each batch costs would look like the cost of each item: a few retries, and all batches were tiny."""
+        worker = bench.start(node(forward), batch_s=0.02)
+        while worker._hint != 100:
+            worker._measure(0.02, 100)
+        worker._measure(seconds, count)
+        assert worker._hint == hint
+
+
 class TestReport:
     def test_a_line_consumes_the_item_and_produces_its_child(self, bench: Bench) -> None:
         bench.start(node(forward), "b")
