@@ -106,7 +106,6 @@ class TestBatch:
             bench.settle(count)
         assert [head.hint for head in bench.up.of(wire.Settle)] == [32, 50, 50]
 
-
     @pytest.mark.parametrize(
         ("count", "seconds", "hint"),
         [(1, 0.005, 100), (49, 0.015, 100), (50, 0.015, 66), (100, 0.04, 50), (1, 0.021, 1), (1, 0.0001, 200)],
