@@ -119,7 +119,8 @@ class Brokers:
         """Take a broker's credit, and use it."""
         edge = self.of(peer)
         if edge is not None and edge.epoch == head.broker_epoch:
-            edge.limit, edge.hint = head.limit, head.hint
+            # Credit only rises between two greetings; less comes from a message that has been overtaken.
+            edge.limit, edge.hint = max(edge.limit, head.limit), head.hint
             self._send_batches(edge)
 
     def _send_batches(self, edge: Edge) -> None:

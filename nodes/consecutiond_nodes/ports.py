@@ -205,7 +205,8 @@ class Downstream(Port):
     def receive(self, head: wire.Head, frames: list[bytes]) -> None:
         """Note what was accepted, and what a new broker means."""
         if isinstance(head, wire.Grant):
-            if head.broker_epoch != self.broker_epoch:
+            if head.broker_epoch != self.broker_epoch or head.limit < self._limit:
+                # Of a broker that is dead, or overtaken: credit only rises.
                 return
         elif isinstance(head, wire.Joined):
             if head.broker_epoch != self.broker_epoch:

@@ -211,7 +211,7 @@ RULES: Final = (
         _ROUTER,
         "        drained = self._drain_workers()\n        if drained:\n",
         "        self._bury_dead(events)\n        drained = self._drain_workers()\n        if drained:\n",
-        ("tests/broker/test_router.py::TestDeath",),
+        ("tests/simulation/test_found.py::test_what_the_dead_had_settled_is_read_before_they_are_buried",),
     ),
     Mutant(
         TRACKING,
@@ -257,8 +257,8 @@ RULES: Final = (
         TRACKING,
         "credit and acceptance of a dead broker are not believed",
         _PORTS,
-        "        if isinstance(head, wire.Grant):\n            if head.broker_epoch != self.broker_epoch:\n                return\n",
-        "        if isinstance(head, wire.Grant):\n            pass\n",
+        "if head.broker_epoch != self.broker_epoch or head.limit < self._limit:",
+        "if head.limit < self._limit:",
         ("tests/nodes/test_ports.py::TestBrokerBelow",),
     ),
     Mutant(
@@ -522,6 +522,22 @@ RULES: Final = (
         "        while self.unsent and self._sent < self._limit:\n",
         "        while self.unsent:\n",
         ("tests/nodes/test_ports.py::TestCredit",),
+    ),
+    Mutant(
+        PRESSURE,
+        "credit of a sender only rises",
+        _PORTS,
+        " or head.limit < self._limit:",
+        ":",
+        ("tests/simulation/test_found.py::test_credit_that_was_overtaken_takes_nothing_back",),
+    ),
+    Mutant(
+        PRESSURE,
+        "credit of the acker only rises",
+        _BROKERS,
+        "max(edge.limit, head.limit), head.hint",
+        "head.limit, head.hint",
+        ("tests/simulation/test_found.py::test_credit_that_was_overtaken_takes_nothing_back",),
     ),
     Mutant(
         PRESSURE,

@@ -166,6 +166,41 @@ def test_a_greeting_on_a_connection_that_a_newer_one_has_replaced_is_nobody_s(wo
     assert not [peer for peer in peers if peer.startswith(b"\0")]
 
 
+def test_credit_that_was_overtaken_takes_nothing_back(world: World) -> None:
+    """Nobody would say again what has not changed, and the sender would wait for ever."""
+    port = world.parts["a.0"].part.down["b"]
+    for limit in (9, 5):
+        port.receive(wire.Grant(port.broker_epoch, 0, limit, 4), [])
+    assert port._limit == 9
+    edge = world.parts["acker"].part.brokers.edges[IN]
+    for limit in (9, 5):
+        world.parts["acker"].part.brokers.grant(edge.peer, wire.Grant(edge.epoch, 0, limit, 4))
+    assert edge.limit == 9
+
+
+def test_what_the_dead_had_settled_is_read_before_they_are_buried(world: World) -> None:
+    """The settlement is there, and so is the proof of the death: the broker sees both in one turn."""
+    broker, worker = world.parts["broker b->d"], world.parts["d.0"]
+    feed = world.start_feed()
+    while not worker.part.batches:
+        if not feed.part.recorder.outstanding:
+            world.append(feed, 3)
+        world.step()
+    broker.busy = True
+    link = connection(world, "d.0", "b->d")
+    while link.up:
+        world.network._arrive(link, link.up, link.router)
+    held = dict(broker.part.edge.receivers[b"down:d.0"].held)
+    assert held
+    world.kill(worker)
+    broker.busy = False
+    world.turn(broker)
+    settled = [seq for seq in held if seq not in worker.part.up[0].jobs]
+    assert settled
+    assert not [batch for batch in broker.part.edge.queue if batch in [held[seq] for seq in settled]]
+    assert len(broker.part._kept) == len(settled)
+
+
 def test_the_simulated_network_keeps_the_order_of_a_connection_and_loses_what_is_on_its_way_when_it_breaks(
     world: World,
 ) -> None:
