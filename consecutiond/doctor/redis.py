@@ -58,9 +58,14 @@ def _role(facts: RedisFacts) -> Check:
     return Check(name, "problem", f"{seen} of {primary}", why, f"Name its primary in `store`: {primary}.", takes)
 
 
+def is_loading(facts: RedisFacts) -> bool:
+    """Tell whether a server reads its data still."""
+    return "1" in (facts.info.get("loading"), facts.info.get("async_loading"))
+
+
 def _loading(facts: RedisFacts) -> Check:
     name, why = "redis.loading", "While it reads its data it answers nothing else."
-    if "1" not in (facts.info.get("loading"), facts.info.get("async_loading")):
+    if not is_loading(facts):
         return Check(name, "ok", "it has read its data", why)
     eta = facts.info.get("loading_eta_seconds", "?")
     return Check(name, "warning", f"it reads its data, for about {eta} s more", why, "Wait; all goes on by itself.")
@@ -70,7 +75,7 @@ def _write(facts: RedisFacts) -> Check:
     name, why = "redis.write", "What the server refuses is not accepted."
     if not facts.refusal:
         return Check(name, "ok", "a write was queued, and discarded", why)
-    if facts.info.get("loading") == "1":
+    if is_loading(facts):
         return Check(name, "unknown", "it is not asked while it reads its data", why, "Ask again when it has.")
     takes = "the server refuses writes, so nothing is accepted now"
     return Check(name, "problem", f"a write is refused: {facts.refusal.rstrip('.')}", why, "Mend that.", takes)

@@ -81,11 +81,14 @@ def _asked(link: Link, key: str) -> tuple[dict[str, str], dict[str, str] | None,
 def _rehearsal(link: Link, key: str) -> str:
     """Queue writes in a transaction, which the server judges at once, and discard it."""
     table, row = key.encode(), b"row"
-    *answers, _ = link.send(
-        ("WATCH", table), ("MULTI",), ("HSET", table, row, row), ("HDEL", table, row), ("ZADD", table, 0, row),
-        ("ZREMRANGEBYLEX", table, b"-", b"+"), ("HMGET", table, row), ("DISCARD",),
-    )  # fmt: skip
-    error = first_error(answers)
+    # First by itself: outside of a transaction the others would be done.
+    error = first_error(link.send(("WATCH", table), ("MULTI",)))
+    if error is None:
+        *queued, _ = link.send(
+            ("HSET", table, row, row), ("HDEL", table, row), ("ZADD", table, 0, row),
+            ("ZREMRANGEBYLEX", table, b"-", b"+"), ("HMGET", table, row), ("DISCARD",),
+        )  # fmt: skip
+        error = first_error(queued)
     return "" if error is None else explained(error)
 
 

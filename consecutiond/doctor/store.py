@@ -57,7 +57,8 @@ def _redis(url: str, durability: Durability) -> Seen:
     checks = redis.check(facts, durable=durability == "durable")
     if facts.error:
         return Seen("", tuple(checks))
-    found = _log(lambda: RedisReader(url))
+    # While it reads its data it answers nothing that a reader asks.
+    found = log.LogFacts() if redis.is_loading(facts) else _log(lambda: RedisReader(url))
     return Seen(_promise_of_server(url, durability), (*checks, *log.check(found)), found.newest)
 
 

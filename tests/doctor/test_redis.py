@@ -140,6 +140,18 @@ def test_a_user_without_the_rights_to_write_is_found_out(start: Callable[..., Re
     assert "'zadd'" in by_name(seen.checks)["write"].seen
 
 
+def test_where_no_transaction_may_begin_nothing_is_written_either(start: Callable[..., RedisServer]) -> None:
+    """Outside of one, what is only to be rehearsed would be done."""
+    server = start()
+    server.client().acl_setuser(
+        "flow", enabled=True, passwords=["+s3cret"], keys=["*"], categories=["+@all"], commands=["-multi"]
+    )
+    seen = store.look(f"redis://flow:s3cret@127.0.0.1:{server.port}/0?prefix=flow", "durable")
+    assert bad(seen.checks)["write"] == "problem"
+    assert "'multi'" in by_name(seen.checks)["write"].seen
+    assert server.client().info("persistence")["rdb_changes_since_last_save"] == 0
+
+
 def test_a_server_that_is_down_or_wants_another_password_guarantees_nothing(start: Callable[..., RedisServer]) -> None:
     server = start(requirepass="s3cret")
     for url, said in (
