@@ -363,7 +363,7 @@ RULES: Final = (
         "broker/consecutiond_broker/epochs.py",
         "            fcntl.flock(fd, fcntl.LOCK_EX)\n",
         "",
-        ("tests/broker/test_epochs.py::test_many_processes_at_once_never_get_the_same_epoch",),
+        ("tests/simulation/test_rules.py::test_an_epoch_is_counted_up_under_a_lock",),
     ),
     Mutant(
         TRACKING,

@@ -1,5 +1,7 @@
 """Rules that no other test shows when they are taken out (`tests.simulation.rules` has all of them)."""
 
+import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ import pytest
 import zmq
 
 from consecutiond_broker import codec
+from consecutiond_broker.epochs import next_epoch
 from consecutiond_nodes.item import Item
 from consecutiond_nodes.node import Node
 from tests.simulation.processes import Process
@@ -79,6 +82,27 @@ def joining(tmp_path: Path) -> Iterator[JoiningWorld]:
 
 def acker(world: World) -> Any:
     return world.parts["acker"].part
+
+
+def test_an_epoch_is_counted_up_under_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one process reads and writes the counter, no other can have the lock."""
+    looked: list[str] = []
+
+    def locked(call: Any) -> Any:
+        def run(fd: int, *rest: Any) -> Any:
+            other = os.open(tmp_path / "a.0.epoch", os.O_RDWR)
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.close(other)
+            looked.append(call.__name__)
+            return call(fd, *rest)
+
+        return run
+
+    monkeypatch.setattr(os, "pread", locked(os.pread))
+    monkeypatch.setattr(os, "pwrite", locked(os.pwrite))
+    assert [next_epoch(tmp_path, "a.0") for _ in range(2)] == [1, 2]
+    assert looked == 2 * ["pread", "pwrite"]
 
 
 class TestHeldItems:
