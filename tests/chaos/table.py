@@ -53,6 +53,8 @@ class Row:
     grown_part: str = ""
     #: whatever else it tells
     notes: list[str] = field(default_factory=list)
+    #: processes that wanted to run at its end, as the system counts them; a quiet machine has a few
+    busy: float = 0.0
 
     def judged(self, verdict: Verdict) -> None:
         """Take over what the oracle found; it raises where something is lost."""
@@ -70,6 +72,7 @@ class Row:
 
     def save(self) -> None:
         """Write it down."""
+        self.busy = os.getloadavg()[1]
         RESULTS.mkdir(parents=True, exist_ok=True)
         name = self.test.rpartition("/")[2].replace("::", ".").replace(".py", "")
         form = self.form.partition(" ")[0]
@@ -113,7 +116,8 @@ def caption(rows: list[Row]) -> str:
     forms = ", ".join(f"{sum(row.form == form for row in rows)} {form}" for form in sorted({row.form for row in rows}))
     return (
         f"Measured by `make chaos` (rows: {forms}) on {os.cpu_count()} cores, {platform.machine()}, Linux, "
-        f"Python {platform.python_version()}. *Recovery* runs from the fault to the first completion of an input that "
+        f"Python {platform.python_version()}, with a load average of {min(row.busy for row in rows):.0f} to "
+        f"{max(row.busy for row in rows):.0f}. *Recovery* runs from the fault to the first completion of an input that "
         "was sent after it and passes through every node; *memory* is the growth of the part that grew most, at its "
         "peak."
     )
