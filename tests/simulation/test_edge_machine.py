@@ -194,4 +194,4 @@ class Edges(RuleBasedStateMachine):
 
 
 TestEdges = short(Edges, 150, 50)
-TestEdgesLong = long(Edges, 5000, 100)
+TestEdgesLong = long(Edges, 1500, 100)

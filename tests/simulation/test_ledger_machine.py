@@ -183,4 +183,4 @@ class Ledgers(RuleBasedStateMachine):
 
 
 TestLedgers = short(Ledgers, 150, 60)
-TestLedgersLong = long(Ledgers, 5000, 150)
+TestLedgersLong = long(Ledgers, 1500, 150)
