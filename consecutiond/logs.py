@@ -10,6 +10,8 @@ from typing import Any, TextIO
 
 import structlog
 
+from consecutiond_broker.partlog import JsonLines
+
 
 class _Sink:
     """Where events go: nowhere, until a process of ours or a consecutor of threads says where."""
@@ -81,7 +83,7 @@ def logged_to(path: Path) -> Iterator[None]:
 
     """
     handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(threadName)s %(message)s"))
+    handler.setFormatter(JsonLines({}))
     ours = logging.getLogger("consecutiond")
     with path.open("a") as stream:
         with _sink.lock:

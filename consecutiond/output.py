@@ -19,6 +19,7 @@ from consecutiond_broker.options import load_options
 from consecutiond_broker.partlog import log_to_stderr
 from consecutiond_broker.pulse import Pulse
 from consecutiond_broker.signals import Signals
+from consecutiond_broker.stacks import Stacks, path_of
 from consecutiond_nodes import importer
 from consecutiond_nodes.outputs import OutputNode
 from consecutiond_nodes.outputworker import OutputWorker
@@ -33,9 +34,10 @@ def main() -> int:
     """Run until TERM."""
     plan = Path(sys.argv[1])
     options = load_options(plan, sys.argv[2], WorkerOptions)
-    log_to_stderr(options.part)
     pid_dir = Path(options.pid_dir)
     epoch = next_epoch(pid_dir, options.part)
+    log_to_stderr(options.part, epoch=epoch, prints=True)
+    stacks = Stacks(path_of(pid_dir, options.part, epoch))
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     pid, started = child.identity()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -63,6 +65,7 @@ def main() -> int:
     worker.close()
     chain.stop()
     pulse.close()
+    stacks.close()
     context.term()
     return 0
 

@@ -125,7 +125,7 @@ def argument(text: str) -> str:
 #: one unit for any number of consecutors: ``systemctl start consecutiond@flow``
 TEMPLATE: Final = Service(
     description="consecutiond: graph %i",
-    command="/opt/consecutiond/bin/consecutiond start ${TARGET} --id %i --config /etc/consecutiond/%i.toml",
+    command="/usr/local/lib/consecutiond/bin/consecutiond start ${TARGET} --id %i --config /etc/consecutiond/%i.toml",
     environment_file="/etc/consecutiond/%i.env",
 )
 

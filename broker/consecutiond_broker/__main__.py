@@ -21,8 +21,8 @@ from consecutiond_broker.signals import Signals  # noqa: E402
 def main() -> None:
     """Run the broker until TERM."""
     options = load_options(Path(sys.argv[1]), sys.argv[2], BrokerOptions)
-    log_to_stderr(options.part)
     epoch = next_epoch(Path(options.pid_dir), options.part)
+    log_to_stderr(options.part, epoch=epoch)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     broker = Broker(options, epoch, context)
 

@@ -339,10 +339,60 @@ def clean(
 
 
 @app.command(
+    short_help="Show what the parts of a consecutor say.",
+    epilog=_epilog(
+        "consecutiond logs flow -f\n"
+        "consecutiond logs flow parse --since 10m --level warning\n"
+        "consecutiond logs flow heart --json | jq .event",
+        exits.OK,
+        exits.USAGE,
+        exits.NOT_RUNNING,
+        exits.BAD_DIRECTORY,
+    ),
+)
+@with_options("dir")
+def logs(
+    given: Given,
+    id: Id,
+    node: Annotated[
+        str, typer.Argument(metavar="NODE", help="A node, a worker (parse.0) or a part (heart, acker, supervisord).")
+    ] = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the consecutor ends, or Ctrl-C.")] = False,
+    since: Annotated[
+        str, typer.Option("--since", metavar="TIME", help="Then or later: 2026-03-01T14:30, or 90s, 2h, 3d ago.")
+    ] = "",
+    level: Annotated[
+        str, typer.Option("--level", metavar="LEVEL", help="At least: debug, info, warning, error or critical.")
+    ] = "debug",
+    lines: Annotated[
+        int | None,
+        typer.Option("--lines", "-n", metavar="N", min=0, help="The last N of them.  [default: 200; all with --since]"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show what all parts say, in the order of time: events, what nodes log and print, tracebacks.
+
+    Every event names its part; one that comes from the processing of an item also its root and attempt. Values of
+    items are never among them, unless a node logs or raises them.
+    """
+    from consecutiond.cli.choosing import ChoiceError
+    from consecutiond.cli.logs import show
+
+    try:
+        code = show(
+            check_id(id), node, given, since=since, level=level, follow=follow, as_json=json,
+            last=lines if lines is not None or since else 200,
+        )  # fmt: skip
+    except ChoiceError as error:
+        raise typer.BadParameter(str(error)) from None
+    raise typer.Exit(code)
+
+
+@app.command(
     "install-service",
     short_help="Write the systemd unit of a target.",
     epilog=_epilog(
-        "sudo consecutiond install-service /opt/flow/flow.py --config /etc/consecutiond/flow.toml\n"
+        "sudo consecutiond install-service /usr/local/share/flow/flow.py --config /etc/consecutiond/flow.toml\n"
         "consecutiond install-service flow.py --print",
         exits.OK,
         exits.USAGE,

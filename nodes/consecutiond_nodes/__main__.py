@@ -25,9 +25,9 @@ from consecutiond_nodes.worker import WorkerOptions  # noqa: E402
 def main() -> int:
     """Run the worker until TERM."""
     options = load_options(Path(sys.argv[1]), sys.argv[2], WorkerOptions)
-    log_to_stderr(options.part)
     pid_dir = Path(options.pid_dir)
     epoch = next_epoch(pid_dir, options.part)
+    log_to_stderr(options.part, epoch=epoch, prints=True)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     pid, started = child.identity()
     who = Who(options.worker, epoch, pid, started, str(pid_dir / f"{options.part}-{epoch}.cell"))

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 import zmq
 
 from consecutiond_broker.errors import FencedError
+from consecutiond_broker.partlog import bind_context
 from consecutiond_broker.signals import Signals
 from consecutiond_nodes.graph import Graph
 from consecutiond_nodes.ports import Who
@@ -72,6 +73,7 @@ class Life:
             voice.close()
             return EXIT_START_FAILED
         self._worker = worker
+        bind_context(worker.log_context)
         _tame_collector()
         voice.say("ready")
         try:
@@ -80,6 +82,7 @@ class Life:
             return _fenced(voice, error)
         finally:
             voice.close()
+            bind_context(dict)
             worker.close()
             self._context.term()
         return 0

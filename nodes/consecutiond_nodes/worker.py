@@ -155,6 +155,13 @@ class Worker:
             raise NodeError(f"node {self.node.name} asked for an item_key, and with tracking=False items have none")
         return int(job.ids[job.entry(place - 1)])
 
+    def log_context(self) -> dict[str, object]:
+        """Return what an event says of the item in hand: its root, and which attempt that is."""
+        job, place = self._job, self.cell.words[INDEX]
+        if job is None or place == 0 or place > job.count or job.untracked:
+            return {}
+        return {"root": f"{int(job.roots[job.entry(place - 1)]):016x}", "attempt": job.attempt}
+
     # --- the loop --------------------------------------------------------------------------------------------
 
     def listen(self, signals: Signals | Wake) -> None:

@@ -22,7 +22,7 @@ ENDS_S = 30
 NOT_RUN: set[tuple[str, str]] = {
     # They change the machine. What install-service writes is checked in tests/system/test_service.py.
     ("operations.md", "sudo apt-get install -y python3-venv redis-server"),
-    ("operations.md", "sudo mkdir -p /etc/consecutiond /opt/flow"),
+    ("operations.md", "sudo mkdir -p /etc/consecutiond /usr/local/share/flow"),
     ("operations.md", "alias flow='sudo -u consecutiond consecutiond'"),
 }
 #: what a console block may call
