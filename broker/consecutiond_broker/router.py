@@ -394,7 +394,7 @@ class Broker:
         grant = (source.accepted, source.taken + self.options.acker_window, self.edge.hint)
         if grant != source.granted:
             source.granted = grant
-            self.acker.send([wire.pack(wire.Grant(self.epoch, *grant))])
+            self.acker.send([wire.pack(wire.Grant(self.epoch, *grant, source.epoch))])
 
     def _send(self, peer: bytes, head: wire.Head) -> None:
         try:

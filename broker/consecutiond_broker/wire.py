@@ -124,12 +124,16 @@ class Joined(_Head, tag=10, frozen=True):
 
 
 class Grant(_Head, tag=11, frozen=True):
-    """Batches up to ``accepted`` are in the broker's custody; a sender may go on to number ``limit``."""
+    """Batches up to ``accepted`` are in the broker's custody; a sender may go on to number ``limit``.
+
+    ``greeting`` is that since which the acker's batches are counted; 0 for a worker's, whose count goes on.
+    """
 
     broker_epoch: int
     accepted: int
     limit: int
     hint: int
+    greeting: int = 0
 
 
 class Deliver(_Head, tag=12, frozen=True):

@@ -118,7 +118,7 @@ class Brokers:
     def grant(self, peer: bytes, head: wire.Grant) -> None:
         """Take a broker's credit, and use it."""
         edge = self.of(peer)
-        if edge is not None and edge.epoch == head.broker_epoch:
+        if edge is not None and (edge.epoch, edge.greeting) == (head.broker_epoch, head.greeting):
             # Credit only rises between two greetings; less comes from a message that has been overtaken.
             edge.limit, edge.hint = max(edge.limit, head.limit), head.hint
             self._send_batches(edge)

@@ -184,13 +184,13 @@ class TestFailures:
         assert [batch.values for batch in entry.batches] == [["a"], ["b"], ["c"]]
 
     def test_waiting_retries_are_not_held_in_memory(self, bench: Bench, entry: Edge) -> None:
+        entry = bench.broker(IN, 2, limit=1)
         bench.producer().record(*range(200))
-        entry.send(wire.Grant(1, 1, 1, 4096))
         entry.fail(*entry.take())
         bench.settle()
         [lane] = bench.acker.log.lanes.values()
         assert len(lane.waiting) > 150
-        entry.send(wire.Grant(1, 1, 1000, 4096))
+        entry.send(wire.Grant(2, 1, 1000, 4096))
         bench.until(lambda: len(entry.values) == 200)
 
 

@@ -323,7 +323,7 @@ class TestFlow:
         bench.from_acker(wire.Batch(EPOCH - 1, 2, ACKER, 1), words(13), words(14), b"body")
         assert receiver.expect(wire.Deliver)[0][1] == [words(11), words(12), b"body"]
         window = bench.options.acker_window
-        bench.until(lambda: wire.Grant(EPOCH, 1, window + 1, 16) in [head for head, _ in bench.acker_heard])
+        bench.until(lambda: wire.Grant(EPOCH, 1, window + 1, 16, 1) in [head for head, _ in bench.acker_heard])
         bench.settled_down()
         receiver.pump()
         assert len(receiver.of(wire.Deliver)) == 1

@@ -265,8 +265,8 @@ RULES: Final = (
         TRACKING,
         "the acker does not believe the credit of a dead broker",
         _BROKERS,
-        "        if edge is not None and edge.epoch == head.broker_epoch:",
-        "        if edge is not None:",
+        "(edge.epoch, edge.greeting) == (head.broker_epoch, head.greeting):",
+        "edge.greeting == head.greeting:",
         (f"{_ACKER}::TestBounds::test_credit_of_another_broker_epoch_is_no_credit",),
     ),
     Mutant(

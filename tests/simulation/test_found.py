@@ -174,8 +174,9 @@ def test_credit_that_was_overtaken_takes_nothing_back(world: World) -> None:
     assert port._limit == 9
     edge = world.parts["acker"].part.brokers.edges[IN]
     for limit in (9, 5):
-        world.parts["acker"].part.brokers.grant(edge.peer, wire.Grant(edge.epoch, 0, limit, 4))
-    assert edge.limit == 9
+        world.parts["acker"].part.brokers.grant(edge.peer, wire.Grant(edge.epoch, 0, limit, 4, edge.greeting))
+    world.parts["acker"].part.brokers.grant(edge.peer, wire.Grant(edge.epoch, 0, 12, 4, edge.greeting - 1))
+    assert edge.limit == 9, "what counts from an earlier greeting says nothing"
 
 
 def test_what_the_dead_had_settled_is_read_before_they_are_buried(world: World) -> None:
