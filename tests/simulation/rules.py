@@ -259,7 +259,10 @@ RULES: Final = (
         _PORTS,
         "if head.broker_epoch != self.broker_epoch or head.limit < self._limit:",
         "if head.limit < self._limit:",
-        ("tests/nodes/test_ports.py::TestBrokerBelow",),
+        (
+            "tests/simulation/test_found.py::"
+            "test_credit_and_acceptance_of_another_incarnation_of_a_broker_are_not_believed",
+        ),
     ),
     Mutant(
         TRACKING,

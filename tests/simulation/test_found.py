@@ -179,6 +179,14 @@ def test_credit_that_was_overtaken_takes_nothing_back(world: World) -> None:
     assert edge.limit == 9, "what counts from an earlier greeting says nothing"
 
 
+def test_credit_and_acceptance_of_another_incarnation_of_a_broker_are_not_believed(world: World) -> None:
+    port = world.parts["a.0"].part.down["b"]
+    limit = port._limit
+    for epoch in (port.broker_epoch - 1, port.broker_epoch + 1):
+        port.receive(wire.Grant(epoch, 3, limit + 40, 4), [])
+    assert port._limit == limit
+
+
 def test_what_the_dead_had_settled_is_read_before_they_are_buried(world: World) -> None:
     """The settlement is there, and so is the proof of the death: the broker sees both in one turn."""
     broker, worker = world.parts["broker b->d"], world.parts["d.0"]
