@@ -713,4 +713,20 @@ RULES: Final = (
         "",
         (f"{_ENDING}::TestOrder::test_the_end_is_told_once_everything_is_on_the_disk",),
     ),
+    Mutant(
+        END,
+        "a stop that takes too long kills the top of the graph first",
+        "consecutiond/supervision/killing.py",
+        "            self._dying = self._tiers.pop(0)",
+        "            self._dying = self._tiers.pop()",
+        ("tests/supervision/test_killing.py::test_a_depth_is_killed_when_all_of_the_one_above_are_dead",),
+    ),
+    Mutant(
+        END,
+        "nobody is killed in a stop before the acker knows",
+        "consecutiond/supervision/killing.py",
+        "        if not self.announced and now < self._until:\n            return False\n",
+        "",
+        ("tests/supervision/test_killing.py::test_nobody_is_killed_before_the_acker_knows",),
+    ),
 )
