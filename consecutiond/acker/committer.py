@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final
 
-from consecutiond.acker.stores.base import Changes, Store, StoreError, Totals
+from consecutiond.acker.stores.base import Changes, Store, StoreError, StoreFullError, Totals
 from consecutiond.logs import get_logger
 
 log = get_logger("acker.store")
@@ -25,7 +25,8 @@ class Committer:
     """Runs everything that touches the store on one thread, in order.
 
     A commit that fails is tried again until it succeeds: nothing that was handed over is dropped, and since receipts
-    follow commits, intake stops by itself meanwhile. `trouble` says why.
+    follow commits, intake stops by itself meanwhile. `trouble` says why. If it fails because the store is full, what
+    ends work goes past what begins some, or there would never be room again.
     """
 
     def __init__(self, open_it: Callable[[], Store]) -> None:
@@ -33,6 +34,9 @@ class Committer:
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._todo: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._done: deque[tuple[Callable[[Any], None], Any]] = deque()
+        #: what may be done out of turn, while a commit finds no room
+        self._reads: deque[_Work] = deque()
+        self._relief: deque[tuple[Changes, Callable[[Totals], None]]] = deque()
         self._stop = threading.Event()
         self._opened: queue.SimpleQueue[Store | Exception] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, args=(open_it,), name="store", daemon=True)
@@ -77,11 +81,65 @@ class Committer:
         self._todo.put((run, _nothing))
         return answer.result()
 
+    def read(self, call: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Like `ask`, for what only reads: while a commit finds no room, it does not wait for that."""
+        self._reads.append((call, then))
+        self.ask(self._read_next, _nothing)
+
+    def _read_next(self) -> None:
+        """Do the next read, if it was not done already; its result is handed out by itself."""
+        if self._reads:
+            self._done.append((self._reads[0][1], self._reads[0][0]()))
+            self._reads.popleft()
+
     def commit(self, changes: Changes, then: Callable[[Totals], None]) -> None:
         """Commit a group; `then` gets the totals once it is safe."""
         # Two calls: a fault in reading the totals must not have the group committed a second time.
-        self.ask(lambda: self.store.commit(changes), _nothing)
+        parts = [changes]
+        self.ask(lambda: self._commit(parts), _nothing)
         self.ask(self.store.totals, then)
+
+    def relieve(self, changes: Changes, then: Callable[[Totals], None]) -> None:
+        """Commit a group that only ends work, while another one finds no room; `then` as for `commit`."""
+        self._relief.append((changes, then))
+        self.ask(self._relieve, _nothing)
+
+    def _commit(self, parts: list[Changes]) -> None:
+        """Commit a group; if it finds no room, what ends in it goes first, which may make some.
+
+        Raises:
+            StoreError: of what is left in `parts`, nothing was changed, or it is not known.
+        """
+        while parts:
+            try:
+                self.store.commit(parts[0])
+            except StoreFullError:
+                apart = parts[0].apart()
+                if apart is not None:
+                    parts[:] = apart
+                    continue
+                if parts[0].appends:
+                    # What had been handed over with it is committed: others may go past it.
+                    self._go_past()
+                raise
+            parts.pop(0)
+
+    def _go_past(self) -> None:
+        """Do what needs no room: reads, and what ends work."""
+        try:
+            while self._reads:
+                self._read_next()
+            self._relieve()
+        finally:
+            os.eventfd_write(self.fd, 1)
+
+    def _relieve(self) -> None:
+        """Commit the groups that only end work, in order."""
+        while self._relief:
+            changes, then = self._relief[0]
+            self.store.commit(changes)
+            self._relief.popleft()
+            self._done.append((then, self.store.totals()))
 
     def _persist(self, call: Callable[[], Any]) -> Any:
         while True:

@@ -113,11 +113,13 @@ class InputLog:
         self._changes = Changes()
         self._urgent = False
         self._dirty: set[int] = set()
+        #: what is to be done once the next group is committed, and what once its appends are
         self._after: list[Callable[[], None]] = []
+        self._after_appends: list[Callable[[], None]] = []
         #: groups of roots that failed for good: the first of each, and their number
         #: the dead letters of this acker's life, for people; the store has them all
         self.failures = Groups()
-        self._committing = False
+        self._committing = self._relieving = False
         self._linger_until: float | None = None
         #: why the consecutor is to stop, because a node's policy says so; empty otherwise
         self.stop = ""
@@ -193,7 +195,7 @@ class InputLog:
             self._take_up(chunk, body)
             then()
 
-        self._after.append(recorded)
+        self._after_appends.append(recorded)
         return chunk.first
 
     def _take_up(self, chunk: Chunk, body: bytes) -> None:
@@ -282,7 +284,7 @@ class InputLog:
                 self._charge(row, fail)
             self._mark(chunk, indices)
 
-        self._committer.ask(lambda: store.body(chunk), move)
+        self._committer.read(lambda: store.body(chunk), move)
 
     def _charge(self, row: Failed, fail: wire.Fail) -> None:
         policy = self._policies.of(fail.node)
@@ -430,7 +432,7 @@ class InputLog:
     def _read_on(self) -> None:
         after, store = self._unread.next_page(), self._committer.store
         if after is not None:
-            self._committer.ask(
+            self._committer.read(
                 partial(store.open_chunks, after, PAGE), lambda page: self._read(self._unread.read(page))
             )
 
@@ -447,7 +449,7 @@ class InputLog:
                 return
             lane.loaded(self._part(chunk, indices, body)._replace(backlog=backlog))
 
-        self._committer.ask(lambda: store.body(chunk), loaded)
+        self._committer.read(lambda: store.body(chunk), loaded)
 
     def _load_row(self, lane: Lane, position: int) -> None:
         store = self._committer.store
@@ -459,7 +461,7 @@ class InputLog:
             else:
                 lane.gone()
 
-        self._committer.ask(lambda: store.waiting(position - 1, 1), loaded)
+        self._committer.read(lambda: store.waiting(position - 1, 1), loaded)
 
     def take(self, lane: Lane) -> Ready | None:
         """Return the next roots of a lane, which go into the ledger now; None if they are too old to be tried."""
@@ -481,30 +483,59 @@ class InputLog:
         """Start the next group commit if it is time; while one is running the next group gathers."""
         if self._may_purge and not everything:
             self._retention.look(self.totals.retained, self._purge)
-        if self._committing or not (self._urgent or everything or self._linger_over()):
+        if not (self._urgent or everything or self._linger_over()):
             return
-        changes, after = self._changes, self._after
-        for chunk in self._dirty:
-            state = self._open[chunk]
-            changes.done[chunk] = state.bitmap()
-            if state.left == 0:
-                del self._open[chunk]
-                if state.completed is not None and state.completed.any():
-                    changes.retained.append(self._retention.keep(state.chunk, _packed(state.completed), state.size))
-        self._dirty.clear()
-        if not after and not any(getattr(changes, field) for field in Changes.__struct_fields__):
+        if self._committing:
+            if self._committer.trouble and not self._relieving:
+                self._relieve()
+            return
+        self._gather()
+        changes, after = self._changes, self._after + self._after_appends
+        if not after and not changes:
             self._linger_until = None
             return
-        self._changes, self._after = Changes(), []
+        self._changes, self._after, self._after_appends = Changes(), [], []
         self._urgent, self._linger_until, self._committing = False, None, True
 
         def committed(totals: Totals) -> None:
             self._committing = False
-            self.totals = totals
-            for call in after:
-                call()
+            self._totalled(totals, after)
 
         self._committer.commit(changes, committed)
+
+    def _gather(self) -> None:
+        """Add what became of the chunks."""
+        for chunk in self._dirty:
+            state = self._open[chunk]
+            self._changes.done[chunk] = state.bitmap()
+            if state.left == 0:
+                del self._open[chunk]
+                if state.completed is not None and state.completed.any():
+                    kept = self._retention.keep(state.chunk, _packed(state.completed), state.size)
+                    self._changes.retained.append(kept)
+        self._dirty.clear()
+
+    def _relieve(self) -> None:
+        """The group that is being committed finds no room: what has ended since goes past its appends."""
+        self._gather()
+        changes = self._changes
+        apart = changes.apart() if changes.appends else (changes, Changes())
+        # What is kept for later makes no room, and has a number after those of the appends.
+        if apart is None or not apart[0] or changes.retained:
+            return
+        ends, self._changes = apart
+        after, self._after, self._relieving = self._after, [], True
+
+        def committed(totals: Totals) -> None:
+            self._relieving = False
+            self._totalled(totals, after)
+
+        self._committer.relieve(ends, committed)
+
+    def _totalled(self, totals: Totals, after: Sequence[Callable[[], None]]) -> None:
+        self.totals = totals
+        for call in after:
+            call()
 
     @property
     def _may_purge(self) -> bool:
@@ -535,15 +566,16 @@ class InputLog:
 
     def moving(self, may_enter: Callable[[Entry], bool]) -> bool:
         """Whether any root is on its way to the ledger or out of it, but for those that may not enter."""
-        if self._limbo or self._committing or self._after or (self._unread.some and may_enter(self._input)):
+        if self._limbo or self._committing or self._after or self._after_appends:
+            return True
+        if self._unread.some and may_enter(self._input):
             return True
         return any(lane.moving and may_enter(lane.entry) for lane in self.lanes.values())
 
     def clean(self) -> bool:
         """Whether everything is committed."""
-        return not (
-            self._committing or self._after or self._limbo or self._dirty or self._linger_until is not None
-        )  # fmt: skip
+        under_way = self._committing or self._relieving or self._linger_until is not None
+        return not (under_way or self._after or self._after_appends or self._limbo or self._dirty)
 
     def waits(self, may_enter: Callable[[Entry], bool]) -> bool:
         """Whether a root that may enter waits for another attempt."""

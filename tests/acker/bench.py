@@ -19,7 +19,7 @@ from consecutiond.acker.committer import Committer
 from consecutiond.acker.options import AckerOptions
 from consecutiond.acker.policies import Policies, Policy
 from consecutiond.acker.service import Acker
-from consecutiond.acker.stores.base import Changes, Failed, StoreError
+from consecutiond.acker.stores.base import Changes, Failed, StoreError, StoreFullError
 from consecutiond.acker.stores.memory import MemoryStore
 from consecutiond.acker.stores.sqlite import SqliteStore
 from consecutiond_broker import codec, wire
@@ -48,7 +48,7 @@ class Watched:
         self.inner = inner
         self.gate = threading.Event()
         self.gate.set()
-        self.refusing = ""
+        self.refusing = self.full = ""
         self.dead = False
         self.commits = self.bodies = 0
 
@@ -63,6 +63,8 @@ class Watched:
         self.gate.wait(20)
         if self.dead or self.refusing:
             raise StoreError(self.refusing or "the acker is dead")
+        if self.full and changes.appends:
+            raise StoreFullError(self.full)
         self.inner.commit(changes)
         self.commits += 1
 

@@ -13,11 +13,16 @@ class SteppedCommitter:
 
     def __init__(self, store: MemoryStore) -> None:
         self.store = store
+        #: why the store refuses a commit; never, here
+        self.trouble = ""
         self.todo: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
         self.done: deque[tuple[Callable[[Any], None], Any]] = deque()
 
     def ask(self, call: Callable[[], Any], then: Callable[[Any], None]) -> None:
         self.todo.append((call, then))
+
+    def read(self, call: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        self.ask(call, then)
 
     def now(self, call: Callable[[], Any]) -> Any:
         return call()

@@ -9,7 +9,7 @@ import pytest
 
 from consecutiond.acker import committer as module
 from consecutiond.acker.committer import Committer
-from consecutiond.acker.stores.base import Append, Changes, Chunk, Origin, StoreError, Totals
+from consecutiond.acker.stores.base import Append, Changes, Chunk, Origin, StoreError, StoreFullError, Totals
 from consecutiond.acker.stores.memory import MemoryStore
 
 
@@ -168,3 +168,75 @@ def test_close_does_not_wait_for_a_store_that_will_never_work(
     committer.ask(refusing, lambda _result: None)
     committer.close()
     assert refusing.calls >= 1
+
+
+class Full(MemoryStore):
+    """Has no room for another batch, while it is told so."""
+
+    full = True
+
+    def commit(self, changes: Changes) -> None:
+        if self.full and changes.appends:
+            raise StoreFullError("the memory is full")
+        super().commit(changes)
+
+
+class TestFull:
+    """What ends work, and so may make room, goes past what begins some."""
+
+    @pytest.fixture
+    def store(self) -> Full:
+        store = Full()
+        store.open()
+        store.full = False
+        store.commit(appended())
+        store.full = True
+        return store
+
+    def test_what_ends_in_a_group_is_committed_before_what_begins_in_it(
+        self, committer: Committer, store: Full
+    ) -> None:
+        totals: list[Totals] = []
+        chunk = Chunk(2, 3, 1, ("in",), b"value")
+        committer.commit(Changes([Append(chunk, Origin(b"one", 2))], done={1: None}, completed=2), totals.append)
+        finish(committer, lambda: committer.trouble and not store.open_chunks())
+        assert (store.totals().completed, store.totals().accepted, totals) == (2, 2, [])
+        store.full = False
+        finish(committer, lambda: totals)
+        assert [(each.accepted, each.completed, each.open) for each in totals] == [(3, 2, 1)]
+
+    def test_what_ends_later_and_what_only_reads_go_past_it_in_order(self, committer: Committer, store: Full) -> None:
+        results: list[Any] = []
+        chunk = Chunk(2, 3, 1, ("in",), b"value")
+        committer.commit(Changes([Append(chunk, Origin(b"one", 2))]), lambda _: results.append("begun"))
+        committer.read(lambda: store.body(1), results.append)
+        committer.relieve(Changes(done={1: b"\x01"}, completed=1), lambda totals: results.append(totals.completed))
+        finish(committer, lambda: len(results) == 2)
+        committer.relieve(Changes(done={1: None}, completed=1), lambda totals: results.append(totals.completed))
+        finish(committer, lambda: len(results) == 3)
+        assert results == [b"values", 1, 2]
+        store.full = False
+        finish(committer, lambda: len(results) == 4)
+        assert results[3] == "begun"
+        assert store.totals().open == 1
+
+    def test_what_was_to_go_past_it_comes_behind_it_if_it_finds_room_first(
+        self, committer: Committer, store: Full
+    ) -> None:
+        results: list[Any] = []
+        store.full = False
+        committer.commit(Changes([Append(Chunk(2, 3, 1, ("in",), b"value"), None)]), lambda _: results.append("begun"))
+        committer.relieve(Changes(done={1: None}, completed=2), lambda totals: results.append(totals.completed))
+        finish(committer, lambda: len(results) == 2)
+        assert results == ["begun", 2]
+
+    def test_nothing_goes_past_a_commit_that_fails_for_another_reason(self, committer: Committer, store: Full) -> None:
+        """It may have been applied although nobody heard of it: what comes before it would be in its place."""
+        results: list[Any] = []
+        store.full = False
+        refused = Failing(20, store.commit)
+        store.commit = refused  # type: ignore[method-assign]
+        committer.commit(Changes([Append(Chunk(2, 3, 1, ("in",), b"value"), None)]), lambda _: results.append("begun"))
+        committer.relieve(Changes(done={1: None}, completed=2), lambda totals: results.append(totals.completed))
+        finish(committer, lambda: len(results) == 2)
+        assert results == ["begun", 2]

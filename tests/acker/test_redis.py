@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from consecutiond.acker.committer import Committer
 from consecutiond.acker.stores import NoStoreError, StoreError, guarantee, open_store, read_only, redislink, redisreader
-from consecutiond.acker.stores.base import Append, Changes, Chunk, Failed, Origin, Retained
+from consecutiond.acker.stores.base import Append, Changes, Chunk, Failed, Origin, Retained, StoreFullError
 from consecutiond.acker.stores.numbered import LogLostError
 from consecutiond.acker.stores.redis import RedisStore
 from consecutiond.acker.stores.redisreader import FORMER_VERSION, SCHEMA_VERSION
@@ -317,6 +317,25 @@ def test_a_full_memory_changes_nothing_and_heals(make: Make) -> None:
         server.client().config_set("maxmemory", "0")
         store.commit(group)
         assert (store.next_chunk(), store.totals().waiting, store.totals().completed) == (3, 1, 1)
+
+
+def test_while_the_memory_is_full_what_ends_is_recorded_and_makes_room(make: Make) -> None:
+    server = make()
+    client = server.client()
+    with closing(open_store(server.url("log"), "durable")) as store:
+        for id in range(1, 9):
+            chunk = Chunk(id, id, 1, ("in",), b"x" * (1 << 20))
+            store.commit(Changes(appends=[Append(chunk, None)]))
+        client.config_set("maxmemory", client.info("memory")["used_memory"] - (2 << 20))
+        with pytest.raises(StoreFullError):
+            store.commit(Changes(appends=[append(9)]))
+        store.commit(Changes(waiting=[row(1)], done={1: None}))
+        with pytest.raises(StoreFullError):
+            store.commit(Changes(appends=[append(9)]))
+        store.commit(Changes(done=dict.fromkeys(range(2, 9)), completed=7))
+        store.commit(Changes(appends=[append(9)]))
+        totals = store.totals()
+        assert (totals.completed, totals.waiting, totals.open) == (7, 1, 2)
 
 
 def test_a_replica_refuses_and_is_told_for_what_it_is(make: Make) -> None:

@@ -57,6 +57,24 @@ class TestStoreThatRefuses:
         entry.complete(batch)
         bench.until(lambda: bench.stats()["completed"] == 2)
 
+    def test_while_there_is_no_room_what_ends_is_recorded_past_what_waits_to_be(
+        self, bench: Bench, entry: Edge
+    ) -> None:
+        producer = bench.producer()
+        producer.record("a", "b")
+        producer.record("c")
+        batches = entry.take(2)
+        bench.store.full = "the memory is full"
+        producer.append("d")
+        bench.until(lambda: bench.stats()["store_trouble"])
+        for batch, left in zip(batches, (1, 0), strict=True):
+            entry.complete(batch)
+            bench.until(lambda left=left: bench.stats()["open"] == left)
+        bench.until(lambda: bench.stats()["completed"] == 3)
+        assert (bench.stats()["accepted"], bench.stats()["open"]) == (3, 0)
+        bench.store.full = ""
+        assert entry.take()[0].values == ["d"]
+
     def test_a_kill_meanwhile_loses_nothing_that_has_a_receipt(self, bench: Bench, entry: Edge) -> None:
         producer = bench.producer()
         producer.record("a", "b")

@@ -122,6 +122,7 @@ def test_f12_the_memory_of_the_redis_server_is_full(
         gate.unlink()
         accepted = daemon.oracle.receipted.copy()
         eventually(lambda: accepted <= watch.complete.keys(), "what was accepted is worked off")
+        eventually(lambda: daemon.count_open() == 0, "that is recorded, although nothing can be added")
         time.sleep(hold_s)
         assert daemon.oracle.receipted == accepted, "a receipt came while nothing could be recorded"
         freed = time.monotonic()

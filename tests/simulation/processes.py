@@ -117,8 +117,6 @@ class SimulatedStore(MemoryStore):
 class SimulatedCommitter(SteppedCommitter):
     """Has the face of `Committer`; its thread dies with the process."""
 
-    trouble = ""
-
     def __init__(self, store: MemoryStore, process: Process, kernel: Kernel) -> None:
         super().__init__(store)
         self._process = process

@@ -332,8 +332,8 @@ RULES: Final = (
         TRACKING,
         "a receipt comes after the commit",
         _LOG,
-        "            self._take_up(chunk, body)\n            then()\n\n        self._after.append(recorded)\n",
-        "            self._take_up(chunk, body)\n\n        self._after.append(recorded)\n        then()\n",
+        "            self._take_up(chunk, body)\n            then()\n\n        self._after_appends.append(recorded)\n",
+        "            self._take_up(chunk, body)\n\n        self._after_appends.append(recorded)\n        then()\n",
         ("tests/acker/test_conservation.py",),
     ),
     Mutant(

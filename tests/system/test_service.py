@@ -37,7 +37,9 @@ def test_the_unit_is_the_one_that_the_program_makes() -> None:
 def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path) -> None:
     # That the program is not installed where the unit names it would be one.
     place = tmp_path / UNIT.name
-    place.write_text(UNIT.read_text().replace("/usr/local/lib/consecutiond/bin/consecutiond", shutil.which("true") or ""))
+    place.write_text(
+        UNIT.read_text().replace("/usr/local/lib/consecutiond/bin/consecutiond", shutil.which("true") or "")
+    )
     result = analyze("verify", str(place))
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 

@@ -23,6 +23,10 @@ class StoreError(ConsecutiondError):
     """The store cannot be opened, read or written; a commit that raised it has changed nothing."""
 
 
+class StoreFullError(StoreError):
+    """There is no room for what a commit adds, and nothing was changed; what takes room away may still be possible."""
+
+
 class NoStoreError(StoreError):
     """There is nothing to read: no store was ever made there."""
 
@@ -288,6 +292,23 @@ class Changes(Struct):
     def kept_bodies(self) -> set[int]:
         """The ids of chunks that are over and whose bodies stay."""
         return {batch.chunk.id for batch in self.retained if not batch.chunk.body}
+
+    def apart(self) -> "tuple[Changes, Changes] | None":
+        """Part what ends, which may make room, from what begins; both in order come to the same as the whole.
+
+        Returns:
+            The two, or None where that cannot be done: one of them is nothing, or what ends is kept under a number
+            that comes after those of what begins.
+
+        """
+        if not self.appends or self.retained:
+            return None
+        ends = replace(self, appends=[], forget=[])
+        return (ends, Changes(appends=self.appends, forget=self.forget)) if ends else None
+
+    def __bool__(self) -> bool:
+        """Tell whether there is anything to do."""
+        return any(getattr(self, field) for field in self.__struct_fields__)
 
 
 class Totals(Struct, frozen=True):

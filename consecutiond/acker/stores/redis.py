@@ -6,10 +6,10 @@ from typing import Any, Final
 import msgspec
 
 from consecutiond.acker.stores import keyed
-from consecutiond.acker.stores.base import Changes, Durability, Head, StoreError
+from consecutiond.acker.stores.base import Changes, Durability, Head, StoreError, StoreFullError
 from consecutiond.acker.stores.keyed import Counters, Decision, Key
 from consecutiond.acker.stores.numbered import LogLostError, Numbered
-from consecutiond.acker.stores.redislink import Command, Link, explained, first_error
+from consecutiond.acker.stores.redislink import Command, Link, explained, first_error, is_full
 from consecutiond.acker.stores.redisreader import LOG, SCHEMA_VERSION, Log, RedisReader, only
 
 #: milliseconds that the server has to synchronise its disk
@@ -18,6 +18,22 @@ _SYNC_MS: Final = 10_000
 _RACES: Final = 5
 #: values in one request at the utmost: a request is worked off as a whole
 _MANY: Final = 1000
+#: KEYS: first the hash of the log, then its other keys. ARGV: openings, writer and commit of the log as it was seen,
+#: then commands on the keys, each behind the number of its words. Returns 0 when somebody has written to the log since.
+#: A transaction would do the same, but a server whose memory is full takes none.
+_WHEN_FULL: Final = b"""#!lua flags=allow-oom
+local seen = redis.call('HMGET', KEYS[1], 'openings', 'writer', 'commit')
+if seen[1] ~= ARGV[1] or seen[2] ~= ARGV[2] or seen[3] ~= ARGV[3] then
+    return 0
+end
+local at = 4
+while at <= #ARGV do
+    local words = tonumber(ARGV[at])
+    redis.call(unpack(ARGV, at + 1, at + words))
+    at = at + words + 1
+end
+return 1
+"""
 
 
 class RedisStore(RedisReader):
@@ -38,6 +54,8 @@ class RedisStore(RedisReader):
         self._wants_disk = durability == "durable"
         self._writer = secrets.token_hex(8).encode()
         self._openings = 0
+        #: the server has refused a group for want of memory, and has taken no new batch since
+        self._is_full = False
         self._numbered = Numbered()
 
     def open(self) -> None:
@@ -132,9 +150,13 @@ class RedisStore(RedisReader):
         found = {key: _found(key, answer) for key, answer in zip(asked, answers, strict=True)}
         decision = keyed.decide(changes, log.counters, found)
         self._numbered.begin(changes)
-        if not self._execute(self._written(decision, found)):
+        commands = self._written(decision, found)
+        # What it adds is little, and bounded by the work that is open; what it takes away is what has to make room.
+        past = self._is_full and not changes.appends and self.server.works_when_full
+        if not (self._execute_when_full(log, commands) if past else self._execute(commands)):
             self._numbered.abandon()
             return False
+        self._is_full = self._is_full and not changes.appends
         self._synchronise(again=False)
         self._numbered.end(decision.counters.accepted)
         return True
@@ -216,9 +238,26 @@ class RedisStore(RedisReader):
         if done is None:
             return False
         error = first_error([*queued, done] if isinstance(done, Exception) else done)
-        if error is not None:
-            raise StoreError(f"{self.name} could not be written (nothing was recorded): {explained(error)}")
+        self._check(error)
         return True
+
+    def _execute_when_full(self, log: Log, commands: list[Command]) -> bool:
+        """Do what `_execute` does, on a server whose memory is full."""
+        others = [key for name, key in self._keys.items() if name != LOG]
+        said = [word for command in commands for word in (len(command), *command)]
+        seen = log.openings, log.writer, log.commit
+        (done,) = self.link.send(("EVAL", _WHEN_FULL, 1 + len(others), self._keys[LOG], *others, *seen, *said))
+        self._check(first_error([done]))
+        return bool(done)
+
+    def _check(self, error: Exception | None) -> None:
+        if error is None:
+            return
+        said = f"{self.name} could not be written (nothing was recorded): {explained(error)}"
+        if is_full(error):
+            self._is_full = True
+            raise StoreFullError(said)
+        raise StoreError(said)
 
     def _written(self, decision: Decision, found: keyed.Found) -> list[Command]:
         counters = msgspec.structs.asdict(decision.counters) | {"commit": self._numbered.next}

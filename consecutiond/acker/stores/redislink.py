@@ -177,6 +177,11 @@ def explained(error: Exception) -> str:
     return f"{said.rstrip('.')}. Probably {remedy}." if remedy else f"{said.rstrip('.')}."
 
 
+def is_full(error: Exception) -> bool:
+    """Tell whether a server has refused something because its memory is full."""
+    return isinstance(error, exceptions.OutOfMemoryError)
+
+
 def _said(error: Exception) -> str:
     said = str(error) or type(error).__name__
     code = {

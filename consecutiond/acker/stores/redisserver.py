@@ -11,6 +11,8 @@ from consecutiond.acker.stores.redislink import Link, first_error
 _OLDEST: Final = (6, 2)
 #: the first version that can be asked to have synchronised its disk
 _WAITAOF: Final = (7, 2)
+#: the first version whose scripts can say that they may run while the memory is full
+_SCRIPT_FLAGS: Final = (7, 0)
 
 
 class Server(Struct, frozen=True):
@@ -23,6 +25,7 @@ class Server(Struct, frozen=True):
         evicts: its policy for a full memory, where that takes away keys without a time limit; else "".
         replicas: how many it has.
         can_wait: it can be asked to synchronise its disk.
+        works_when_full: it has a way to change things while its memory is full.
 
     """
 
@@ -32,6 +35,7 @@ class Server(Struct, frozen=True):
     evicts: str = ""
     replicas: int = 0
     can_wait: bool = False
+    works_when_full: bool = False
 
     @property
     def always(self) -> bool:
@@ -109,6 +113,7 @@ def inspect(link: Link) -> Server:
         evicts=policy if policy.startswith("allkeys") and known.get("maxmemory", "0") != "0" else "",
         replicas=int(known.get("connected_slaves", "0")),
         can_wait=version >= _WAITAOF,
+        works_when_full=version >= _SCRIPT_FLAGS,
     )
 
 

@@ -22,6 +22,7 @@ from consecutiond.acker.stores.base import (
     OpenChunk,
     Retained,
     StoreError,
+    StoreFullError,
     Totals,
     Where,
     numbers_after,
@@ -200,7 +201,8 @@ class SqliteReader:
             if isinstance(error, PermissionError):
                 remedy = "this user must be allowed to write the file and its directory"
             reason = f"{error} ({name})" + (f". Probably {remedy}" if remedy else "")
-            raise StoreError(f"the store {self._path} could not be {done}: {reason}.") from error
+            kind = StoreFullError if name.startswith("SQLITE_FULL") else StoreError
+            raise kind(f"the store {self._path} could not be {done}: {reason}.") from error
 
 
 class SqliteStore(SqliteReader):
