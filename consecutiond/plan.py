@@ -29,6 +29,10 @@ INPUT: Final = "input"
 _ONE_THREAD: Final = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
+#: messages in the hands of the output process, at least
+_OUTPUT_WINDOW: Final = 16
+
+
 class Plan(msgspec.Struct, frozen=True):
     """Everything that runs, and what each part has to know."""
 
@@ -253,9 +257,11 @@ class _Planner:
         )  # fmt: skip
 
     def _output(self) -> WorkerOptions:
-        return self._worker_options(
+        options = self._worker_options(
             part=OUTPUT, worker=OUTPUT, node=OUTPUT, upstream=[OUTPUT_EDGE], downstream={}, output=None
         )
+        # What it has in hand is flushed together; a disk's turn is worth more than two batches.
+        return replace(options, window=max(options.window, _OUTPUT_WINDOW))
 
     def _worker_options(
         self, *, part: str, worker: str, node: str, upstream: list[str], downstream: dict[str, EdgeEnd],

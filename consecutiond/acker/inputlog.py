@@ -42,6 +42,8 @@ _DAMAGE: Final = (
     "its batch was damaged in the store (the checksum does not fit), so that nobody knows its value. Probably the disk "
     "or the memory of the store's machine fails: `consecutiond doctor` looks at the rest; whoever sent it has it"
 )
+#: `Failed.kind` of roots that may have killed their worker, or held it up
+_SUSPECT: Final = frozenset({"crashed", wire.TIMED_OUT, wire.BETWEEN})
 #: chunks of the input whose values are still to be loaded, below which the next page of them is read
 _FEW: Final = 200
 
@@ -101,6 +103,8 @@ class InputLog:
         self._retention = Retention(committer, clock, retain_s)
         self._committer, self._clock, self._policies, self._input = committer, clock, policies, input_entry
         self._random = random.Random()  # noqa: S311 - jitter, not secrets
+        #: of all that fail within one group: they are due together, and go out in one batch
+        self._jitter = self._random.random()
         self._open: dict[int, _Open] = {}
         self._rows: dict[int, Failed] = {}
         #: the roots that are in no tree, by where they enter
@@ -289,7 +293,7 @@ class InputLog:
     def _charge(self, row: Failed, fail: wire.Fail) -> None:
         policy = self._policies.of(fail.node)
         attempts, now = row.attempts + 1, self._clock.wall()
-        delay = policy.delay(attempts, self._random.random())
+        delay = policy.delay(attempts, self._jitter)
         row = replace(
             row, attempts=attempts, due=now + delay, node=fail.node, kind=fail.kind, error=fail.error,
             traceback=fail.traceback, failed_at=now, edge=fail.edge, path=fail.path,
@@ -463,18 +467,24 @@ class InputLog:
 
         self._committer.read(lambda: store.waiting(position - 1, 1), loaded)
 
-    def take(self, lane: Lane) -> Ready | None:
-        """Return the next roots of a lane, which go into the ledger now; None if they are too old to be tried."""
-        ready = lane.take()
+    def take(self, lane: Lane, room: int = 1) -> Ready | None:
+        """Return the next roots of a lane, which go into the ledger now; None if they are too old to be tried.
+
+        Args:
+            lane: where they enter.
+            room: roots that may be open in addition; a batch as it came in is not parted for it.
+
+        """
+        ready = lane.take(room)
         self.backlog_bytes -= ready.backlog
-        since = ready.accepted_ms / 1000 if ready.chunk else self._rows[int(ready.positions[0])].tried_since
+        since = ready.accepted_ms / 1000 if ready.chunk else ready.since
         if self._policies.default.too_old(self._clock.wall() - since):
             self._expire(ready)
             return None
         if not ready.chunk:
-            [position] = ready.positions.tolist()
-            row = self._rows[position]
-            self._rows[position] = replace(row, handed_out=row.handed_out + 1)
+            for position in ready.positions.tolist():
+                row = self._rows[position]
+                self._rows[position] = replace(row, handed_out=row.handed_out + 1)
         return ready
 
     # --- commits -----------------------------------------------------------------------------------------------
@@ -495,6 +505,7 @@ class InputLog:
             self._linger_until = None
             return
         self._changes, self._after, self._after_appends = Changes(), [], []
+        self._jitter = self._random.random()
         self._urgent, self._linger_until, self._committing = False, None, True
 
         def committed(totals: Totals) -> None:
@@ -601,4 +612,5 @@ def _alone_each(body: bytes, indices: Indices) -> list[bytes]:
 
 def _alone(row: Failed) -> Ready:
     positions = np.array([row.position], dtype=np.uint64)
-    return Ready(positions, row.value, 0, row.attempts + 1, int(1000 * row.accepted_at))
+    accepted_ms, suspect = int(1000 * row.accepted_at), row.kind in _SUSPECT
+    return Ready(positions, row.value, 0, row.attempts + 1, accepted_ms, since=row.tried_since, alone=suspect)

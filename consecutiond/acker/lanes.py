@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from consecutiond_broker import codec
 from consecutiond_broker.ids import U64
 
 #: parts of chunks whose values are in memory ahead of their emission, a lane; enough to keep the edge busy
@@ -14,7 +15,7 @@ _CHUNKS_AHEAD: Final = 4
 _FRESH_CHUNKS: Final = 20_000
 _FRESH_BYTES: Final = 8 << 20
 #: roots with a row of their own that are, a lane; the others wait in the store, however many are due
-_ROWS_AHEAD: Final = 16
+_ROWS_AHEAD: Final = 32
 
 Indices = np.ndarray[tuple[int], np.dtype[np.intp]]
 Entry = tuple[str, ...]
@@ -33,6 +34,14 @@ class Ready(NamedTuple):
     accepted_ms: int = 0
     #: bytes that it adds to the backlog until it is taken
     backlog: int = 0
+    #: since when its age counts, wall clock, seconds since 1970; for a root with a row of its own
+    since: float = 0.0
+    #: it may be what killed its worker, or held it up: it is tried alone
+    alone: bool = False
+
+    def goes_with(self, other: "Ready") -> bool:
+        """Tell whether two roots with rows of their own can go out in one batch, which says things once for all."""
+        return self.chunk == other.chunk == 0 and not self.alone and not other.alone and self[3:7] == other[3:7]
 
 
 class Lane:
@@ -111,8 +120,13 @@ class Lane:
         """Whether as many fresh roots are in memory as there may be."""
         return len(self._fresh) >= _FRESH_CHUNKS or self.fresh_bytes >= _FRESH_BYTES
 
-    def take(self) -> Ready:
-        """Return what is to be emitted next."""
+    def take(self, room: int = 1) -> Ready:
+        """Return what is to be emitted next.
+
+        Args:
+            room: roots with rows of their own that may go out together.
+
+        """
         if not self._old:
             ready = self._fresh.popleft()
             self.fresh_bytes -= len(ready.body)
@@ -120,11 +134,20 @@ class Lane:
         ready = self._old.popleft()
         if ready.chunk:
             self._chunks -= 1
-        else:
-            self._rows -= 1
-        return ready
+            return ready
+        same = [ready]
+        while len(same) < room and self._old and ready.goes_with(self._old[0]):
+            same.append(self._old.popleft())
+        self._rows -= len(same)
+        return ready if len(same) == 1 else _together(same)
 
     @property
     def moving(self) -> bool:
         """Whether anything but a retry that is not due is here."""
         return bool(self.todo or self._fresh or self._chunks or self._rows)
+
+
+def _together(rows: list[Ready]) -> Ready:
+    """Make one batch of several that are alike: what a batch costs is much more than what one item does."""
+    body = codec.join([value for row in rows for value in codec.split(row.body)])
+    return rows[0]._replace(positions=np.concatenate([row.positions for row in rows]), body=body)

@@ -245,7 +245,7 @@ class Acker:
             return
         for lane in self.log.lanes.values():
             while lane.has_ready and self._may_emit(lane):
-                ready = self.log.take(lane)
+                ready = self.log.take(lane, self.options.max_pending - self.ledger.open)
                 if ready is not None:
                     self._emit_one(lane.entry, ready)
 

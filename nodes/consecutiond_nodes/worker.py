@@ -23,7 +23,6 @@ from consecutiond_nodes.job import Job
 from consecutiond_nodes.keys import Keyed
 from consecutiond_nodes.node import Node
 from consecutiond_nodes.outbox import Buffer
-from consecutiond_nodes.outputs import OutputNode
 from consecutiond_nodes.ports import Context, Downstream, Upstream, Who
 from consecutiond_nodes.raised import describe, user_traceback
 from consecutiond_nodes.turns import Turns
@@ -134,7 +133,6 @@ class Worker:
         sizes = options.batch_bytes, options.max_message
         self.exits = Exits(node.name, self.down, self._keyed, options.outputs, sizes, self.cell.words, self._send_slice)
         self._buffers = self.exits.buffers
-        self._finish_batch = node.finish_batch if isinstance(node, OutputNode) else None
         self._bind(outlets)
         node.initialize(
             tuple(end.name for end in options.upstream), tuple(end.name for end in options.downstream.values()),
@@ -228,10 +226,6 @@ class Worker:
         try:
             self._process(job, values)
             self._send_outputs(job)
-            # Without the flush: that takes its time once for a batch, and so the less often the larger the batches are.
-            seconds = time.perf_counter() - started
-            if self._finish_batch is not None:
-                self._finish(job, self._finish_batch)
         except Interrupted:
             # Nobody settles it, and its broker, which knows that outputs have left, has its roots tried anew.
             return
@@ -239,11 +233,15 @@ class Worker:
             self.cell.finish()
             self._job = None
         job.body = b""
+        self._measure(time.perf_counter() - started, len(values))
+        self._processed(job)
+        self._finished_batch()
+
+    def _processed(self, job: Job) -> None:
+        """Nothing more is to be done for a batch than to wait for whom its outputs went to."""
         job.finished = True
-        self._measure(seconds, len(values))
         if job.settled:
             self._settle(job)
-        self._finished_batch()
 
     def _decoded(self, job: Job) -> list[Any]:
         """Return the values of a batch; none, and every item has failed, if that is impossible."""
@@ -284,15 +282,6 @@ class Worker:
 
     def _run_end(self) -> None:
         self.node.end()
-
-    def _finish(self, job: Job, finish_batch: Callable[[], None]) -> None:
-        """Let the node finish what it did for the batch; if it cannot, no item of the batch is done."""
-        try:
-            finish_batch()
-        except BaseException as error:  # the user's container; a full disk, say
-            left = sorted(set(range(job.count)).difference(job.failed, job.skip))
-            self.failures += len(left)
-            job.fail_all(left, "raised", self.node.name, describe(error), user_traceback(error))
 
     def _raised(self, job: Job, position: int, error: BaseException) -> None:
         for buffer in self._buffers:

@@ -177,11 +177,31 @@ class TestFailures:
         finally:
             bench.close()
 
-    def test_suspects_are_retried_alone(self, bench: Bench, entry: Edge) -> None:
+    @pytest.mark.parametrize("kind", ["crashed", wire.TIMED_OUT, wire.BETWEEN])
+    def test_suspects_are_retried_alone(self, bench: Bench, entry: Edge, kind: str) -> None:
+        bench.producer().record(*"abc")
+        entry.fail(*entry.take(), kind=kind)
+        bench.settle()
+        assert [batch.values for batch in entry.batches] == [["a"], ["b"], ["c"]]
+
+    def test_those_that_raised_together_are_retried_together_as_the_attempt_that_it_is(
+        self, bench: Bench, entry: Edge
+    ) -> None:
+        """A batch costs much more than an item; and no neighbour of one that raised is harmed by it."""
         bench.producer().record(*"abc")
         entry.fail(*entry.take())
         bench.settle()
-        assert [batch.values for batch in entry.batches] == [["a"], ["b"], ["c"]]
+        [batch] = entry.take()
+        assert (batch.values, batch.head.attempt) == (["a", "b", "c"], 2)
+        entry.complete_one(batch, 0)
+        entry.fail(batch, 1)
+        entry.fail(batch, 2)
+        bench.until(lambda: [each.head.attempt for each in entry.batches][-1:] == [3])
+        bench.settle()
+        for batch in entry.take(len(entry.batches)):
+            entry.complete(batch)
+        bench.until(lambda: bench.stats()["completed"] == 3)
+        assert bench.waiting() == []
 
     def test_waiting_retries_are_not_held_in_memory(self, bench: Bench, entry: Edge) -> None:
         entry = bench.broker(IN, 2, limit=1)
@@ -189,7 +209,7 @@ class TestFailures:
         entry.fail(*entry.take())
         bench.settle()
         [lane] = bench.acker.log.lanes.values()
-        assert len(lane.waiting) > 150
+        assert len(lane.waiting) > 100
         entry.send(wire.Grant(2, 1, 1000, 4096))
         bench.until(lambda: len(entry.values) == 200)
 
