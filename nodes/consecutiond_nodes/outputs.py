@@ -11,7 +11,7 @@ class Container(Protocol):
 
     What it may have besides, and what is then called instead:
 
-    - ``flush()``: called at the end of each batch. Only then does what came in it count as done.
+    - ``flush()``: called once for all batches at hand. Only then does what came in them count as done.
     - ``push_many(values)``: gets the values of a batch in one call, and may make them safe together.
     - ``put(key, value)``: gets each value with its key, a number below 2**64 that is the same whenever this value of
       this item comes again, and another one for every other value. A container that takes each key once holds every
@@ -98,6 +98,6 @@ class OutputNode(Node):
         ]
 
     def finish_batch(self) -> None:
-        """Flush, before the batch is settled."""
+        """Flush, before the batches are settled."""
         for flush in self._flushes:
             flush()

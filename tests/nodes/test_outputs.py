@@ -8,6 +8,7 @@ import pytest
 
 from consecutiond_broker import codec, spans, wire
 from consecutiond_broker.cell import DELIVERY, INDEX
+from consecutiond_nodes import outputworker
 from consecutiond_nodes.errors import OutputError
 from consecutiond_nodes.node import Node
 from consecutiond_nodes.outputs import Container, OutputNode
@@ -65,6 +66,35 @@ class TestOutputNode:
         bench.up.deliver(["lines", 1], ["lines", 2])
         bench.settle()
         assert file.events == [1, 2, "flush", wire.Settle]
+
+    def test_all_batches_at_hand_are_flushed_together(self, bench: Bench) -> None:
+        """A flush may cost a disk's turn: with one for each batch of a single item they would be all that is done."""
+        file = File()
+        start(bench, {"lines": file})
+        for value in range(3):
+            bench.up.deliver(["lines", value])
+        bench.settle(3)
+        assert file.events == [0, 1, 2, "flush"]
+        assert len(bench.up.of(wire.Settle)) == 3
+
+    def test_not_more_of_them_than_may_be_done_again(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(outputworker, "_MOST_UNFLUSHED", 2)
+        file = File()
+        start(bench, {"lines": file})
+        for value in range(3):
+            bench.up.deliver(["lines", value])
+        bench.settle(3)
+        assert file.events == [0, 1, "flush", 2, "flush"]
+
+    def test_if_that_raises_none_of_them_is_done(self, bench: Bench) -> None:
+        file = File()
+        file.full = True
+        start(bench, {"lines": file})
+        for value in range(3):
+            bench.up.deliver(["lines", value])
+        bench.settle(3)
+        assert [len(bench.up.fails(place)) for place in range(3)] == [1, 1, 1]
+        assert [bench.up.report(place) for place in range(3)] == [{}, {}, {}]
 
     def test_an_append_that_raises_fails_its_root_alone(self, bench: Bench) -> None:
         file = File()
