@@ -25,6 +25,10 @@ NO_VALUE: Final = (
 )
 
 
+#: positions that an entry of the audit trail names at the utmost
+_MOST_NAMED: Final = 10
+
+
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is asked; ``where`` chooses, in pages of ``limit`` behind position ``after``."""
 
@@ -111,7 +115,13 @@ class Decision(msgspec.Struct):
 
     def audit(self, request: Request, now: float) -> Audit:
         """Return what the audit trail gets."""
-        return Audit(now, request.who, self.what, len(self.positions), request.which)
+        return Audit(now, request.who, self.what, len(self.positions), self._which(request.which))
+
+    def _which(self, words: str) -> str:
+        """Name the items as well as how they were chosen: what was discarded cannot be looked up afterwards."""
+        positions = sorted(self.positions)
+        named = " ".join(map(str, positions[:_MOST_NAMED])) + (" …" if len(positions) > _MOST_NAMED else "")
+        return words if words.startswith(named) else f"{named} ({words})"
 
 
 def first_attempt(row: Failed, now: float) -> Failed:

@@ -106,7 +106,7 @@ def show(given: Given, id: Id, position: Position, json: Json = False) -> None:
 
 
 @app.command(
-    short_help="Try failed items again, or debug one of them here.",
+    short_help="Try failed items again, or run one here in the foreground (--debug).",
     epilog=epilog(
         "consecutiond failed replay flow 17 20-25\n"
         "consecutiond failed replay flow --group 1 --wait\n"
@@ -200,7 +200,9 @@ def edit(
     given: Given,
     id: Id,
     position: Position,
-    value: Annotated[str | None, typer.Option("--value", metavar="JSON", help="The new value.")] = None,
+    value: Annotated[
+        str | None, typer.Option("--value", metavar="JSON", help="The new value; text in quotes: '\"tea 12\"'.")
+    ] = None,
     editor: Annotated[
         bool, typer.Option("--editor", help="Edit it as JSON in $VISUAL or $EDITOR; the default.")
     ] = False,
@@ -233,6 +235,7 @@ def edit(
     epilog=epilog(
         "consecutiond failed discard flow 17\n"
         "consecutiond failed discard flow --group 2 --dry-run\n"
+        "consecutiond failed discard flow --where '\"ham\" in value' --dry-run\n"
         "consecutiond failed discard flow --until 30d --yes",
         *_CODES,
         exits.REFUSED,

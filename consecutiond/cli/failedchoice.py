@@ -180,7 +180,7 @@ def _check_there(operator: Operator, positions: list[int]) -> None:
 def _nothing_at(operator: Operator, positions: list[int]) -> ChoiceError:
     open_now = sorted(operator.still_open(positions))
     shown = ", ".join(map(str, positions[:10])) + (", …" if len(positions) > 10 else "")
-    why = "it may have been replayed or discarded, or never have failed"
+    why = f"replayed, discarded (`consecutiond failed audit {operator.words}` says so), or never failed"
     if open_now:
         why = f"{', '.join(map(str, open_now[:10]))} is open: it is being tried, or will be"
     return ChoiceError(

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -20,6 +20,9 @@ from consecutiond.inputs.values import MAX_DEPTH, is_too_deep
 from consecutiond.operator import Operator
 from consecutiond_broker import codec
 from consecutiond_broker.errors import CodecError
+
+#: characters of a value in the audit trail
+_MOST_SHOWN: Final = 100
 
 
 class EditError(ChoiceError):
@@ -46,9 +49,16 @@ def edit_failed(operator: Operator, position: int, value: str | None, file: Path
     if body == letter.body:
         print(f"{operator.id}: the value at position {position} is what it was; nothing was changed")
         return exits.OK
-    operator.act(Request("edit", Where(positions=(position,)), value=body, which=str(position)))
+    change = f"{position}: {_shown(letter.body)} -> {_shown(body)}"
+    operator.act(Request("edit", Where(positions=(position,)), value=body, which=change))
     print(f"{operator.id}: the root at position {position} has a new value")
     return exits.OK
+
+
+def _shown(body: bytes) -> str:
+    """Return a value as it stands in the audit trail: short."""
+    text = repr(codec.decode(body)[0]) if body else "(a value that was not kept)"
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
 def _encoded(value: Any) -> bytes:
@@ -62,8 +72,10 @@ def _json(text: bytes, where: str) -> Any:
     try:
         value = msgspec.json.decode(text)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        hint = ' (text is in quotes: "like this")' if text.strip() and text.strip()[:1] not in b'{["' else ""
-        raise EditError(f"{where}: this is no JSON: {error}{hint}") from None
+        if text.strip() and text.strip()[:1] not in b'{["':
+            example = text.decode(errors="replace").strip().splitlines()[0][:40]
+            raise EditError(f"{where} is no JSON; for text write it in quotes: '\"{example}\"'") from None
+        raise EditError(f"{where} is no JSON: {error}") from None
     if is_too_deep(text, value):
         raise EditError(f"{where}: this is nested deeper than {MAX_DEPTH}")
     return value

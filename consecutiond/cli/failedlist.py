@@ -143,7 +143,8 @@ def show_failed(operator: Operator, position: int, *, as_json: bool) -> int:
     print(
         f"\nTry it again: consecutiond failed replay {operator.words} {position}\n"
         f"Look into it with a debugger: consecutiond failed replay {operator.words} {position} --debug\n"
-        f"Change its value: consecutiond failed edit {operator.words} {position}"
+        f"Change its value: consecutiond failed edit {operator.words} {position}\n"
+        f"Throw it away: consecutiond failed discard {operator.words} {position}"
     )
     return exits.OK
 

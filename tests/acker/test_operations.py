@@ -200,7 +200,8 @@ def test_every_action_is_noted_with_who_what_and_how_many(bench: Bench, entry: E
     ask(client, "replay", 4, where=Where(node="nowhere"))
     audits = bench.read(lambda store: store.audits())
     assert [(audit.who, audit.what, audit.count, audit.which) for audit in audits] == [
-        ("ann@host", "edit", 1, "all"), ("ann@host", "discard", 2, "all"), ("ann@host", "replay from root", 2, "all"),
+        ("ann@host", "edit", 1, "1 (all)"), ("ann@host", "discard", 2, "1 2 (all)"),
+        ("ann@host", "replay from root", 2, "3 4 (all)"),
     ]  # fmt: skip
 
 

@@ -440,7 +440,7 @@ def test_an_editor_gets_a_private_file_which_is_gone_afterwards(stopped: Shell) 
 def test_an_editor_is_opened_again_when_it_left_no_json(stopped: Shell) -> None:
     body = 'if [ -e once ]; then echo \'"good"\' > "$1"; else touch once; echo "no, json" > "$1"; fi'
     with terminal(stopped, "failed", "edit", "flow", 4, VISUAL=editor(stopped, body)) as screen:
-        screen.expect("the edited value: this is no JSON")
+        screen.expect("the edited value is no JSON")
         screen.expect("Edit it again? [Y/n] ")
         screen.type("")
         assert screen.end() == exits.OK
@@ -453,7 +453,7 @@ def test_an_editor_is_opened_again_when_it_left_no_json(stopped: Shell) -> None:
         (
             ["--value", "eight"],
             {},
-            "--value: this is no JSON: JSON is malformed: invalid character (byte 0) (text is in quotes",
+            "--value is no JSON; for text write it in quotes: '",
         ),
         (["--file", "nothere"], {}, "--file nothere: No such file or directory"),
         (["--file", "bad.msgpack"], {}, "bad.msgpack: this is no msgpack"),
@@ -463,7 +463,7 @@ def test_an_editor_is_opened_again_when_it_left_no_json(stopped: Shell) -> None:
         ([], {}, "there is no terminal for an editor: give the new value with --value JSON or --file NAME"),
         ([], {"EDITOR": "false"}, "the editor ended with exit code 1, so nothing was changed"),
         ([], {"EDITOR": "nosucheditor"}, "the editor 'nosucheditor' cannot be run: No such file or directory"),
-        ([], {"EDITOR": "sh -c 'echo x > \"$0\"'"}, "the edited value: this is no JSON"),
+        ([], {"EDITOR": "sh -c 'echo x > \"$0\"'"}, "the edited value is no JSON"),
     ],
 )
 def test_a_value_that_cannot_be_taken_changes_nothing(
@@ -528,9 +528,11 @@ def test_every_deed_is_in_the_audit_trail(either: Shell) -> None:
     failed(either, "replay", "4", "5")
     failed(either, "discard", 1)
     audits = msgspec.json.decode(failed(either, "audit", "--json"))
-    assert [(each["number"], each["what"], each["count"], each["which"]) for each in audits] == [
-        (1, "edit", 1, "4"), (2, "replay from root", 2, "4 5"), (3, "discard", 1, "1"),
+    assert [(each["number"], each["what"], each["count"]) for each in audits] == [
+        (1, "edit", 1), (2, "replay from root", 2), (3, "discard", 1),
     ]  # fmt: skip
+    assert re.fullmatch(r"4: .+ -> '8'", audits[0]["which"]), "what an edit has changed can be seen nowhere else"
+    assert [each["which"] for each in audits[1:]] == ["4 5", "1"]
     assert all(re.fullmatch(r".+@.+", each["who"]) and each["at"] > 1.7e9 for each in audits)
     assert re.search(r"^\d{4}-.*@.* +replay from root +2  4 5$", failed(either, "audit"), re.MULTILINE)
 

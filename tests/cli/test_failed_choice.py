@@ -78,7 +78,7 @@ def test_all_filters_have_to_hold(
 @pytest.mark.parametrize(
     ("positions", "filters", "said"),
     [
-        (("6",), {}, "no failed item at position 6: it may have been replayed or discarded"),
+        (("6",), {}, "no failed item at position 6: replayed, discarded (`consecutiond failed audit"),
         (("5", "6", "99"), {}, "at position 6, 99"),
         (("x",), {}, "'x' is no position: write a number like 17, or a range like 20-25"),
         (("5-2",), {}, "'5-2' is no position"),
