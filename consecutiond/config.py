@@ -100,6 +100,13 @@ class Settings(BaseSettings):
     stall_s: float = Field(
         60.0, gt=0, description="seconds without progress after which a graph that has work is `stalled`"
     )
+    restart_limit: int = Field(
+        12,
+        ge=0,
+        description="early deaths within `restart_window_s` after which a worker, the input or the output is not "
+        "started again until `consecutiond restart`; 0: started for ever",
+    )
+    restart_window_s: float = Field(300.0, gt=0, description="seconds in which `restart_limit` counts early deaths")
     stop_timeout_s: float = Field(60.0, gt=0, description="seconds that a stop may drain before parts are killed")
 
     @property

@@ -26,10 +26,11 @@ def ask(
 
     Args:
         uri: the control socket.
-        verb: "wait", "status", "stop" or "shutdown".
+        verb: "wait", "status", "restart", "stop" or "shutdown".
         timeout_s: seconds to wait at the utmost.
         alive: tells whether waiting still makes sense.
-        args: of "stop": the seconds that it may take, in decimal digits.
+        args: of "stop": the seconds that it may take, in decimal digits; of "restart": what is to be restarted, a
+            `consecutiond.restart.Request`.
 
     Raises:
         ControlError: no answer came in time, or the answer is an error, whose text it then carries.

@@ -36,6 +36,12 @@ class HeartOptions(msgspec.Struct, frozen=True, kw_only=True):
     door: DoorOptions | None = None
     #: of these, the workers whose cells can be seen from here
     worker_parts: tuple[str, ...] = ()
+    #: what can be restarted on request -> its parts: nodes from the top of the graph, then output and input. Only these
+    #: parts are given up when they cannot live; without brokers and acker nothing flows at all
+    restartable: dict[str, tuple[str, ...]] = {}
+    #: early deaths within `restart_window_s` after which a part is given up; 0: never
+    restart_limit: int = 0
+    restart_window_s: float = 300.0
     #: seconds without progress after which a graph with work to do is stalled, and a worker at one item worth a word
     stall_s: float = 60.0
     start_timeout_s: float

@@ -168,7 +168,8 @@ class _Planner:
             worker_parts=self._worker_parts(workers), stall_s=self.settings.stall_s,
             start_timeout_s=self.settings.start_timeout_s, stop_timeout_s=self.settings.stop_timeout_s,
             door=self._door(far), input_part=INPUT if inputs else "", kill_uri=self.places.kill_uri,
-            kill_tiers=self._kill_tiers(),
+            kill_tiers=self._kill_tiers(), restartable=self._restartable([*workers, *inputs]),
+            restart_limit=self.settings.restart_limit, restart_window_s=self.settings.restart_window_s,
         )  # fmt: skip
         programs = (
             self._program(HEART, "consecutiond.supervision.heart", 1, autorestart=True),
@@ -226,6 +227,14 @@ class _Planner:
     def _worker_parts(self, workers: list[WorkerOptions]) -> tuple[str, ...]:
         """Return the workers that are processes of this machine."""
         return () if self.settings.architecture == "thread" else tuple(worker.part for worker in workers)
+
+    def _restartable(self, parts: Iterable[WorkerOptions | InputOptions]) -> dict[str, tuple[str, ...]]:
+        """Return what the heart may end and start one by one: nodes, output and input, with their parts."""
+        found: dict[str, tuple[str, ...]] = {}
+        for part in parts if self.settings.architecture == "process" else ():
+            name = part.node if isinstance(part, WorkerOptions) else INPUT
+            found[name] = (*found.get(name, ()), part.part)
+        return found
 
     def _timeout_s(self, node: str) -> float:
         if node not in self.graph.nodes:

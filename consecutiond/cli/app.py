@@ -199,6 +199,51 @@ def stop(
 
 
 @app.command(
+    short_help="Restart workers one after the other.",
+    epilog=_epilog(
+        "consecutiond restart flow                  every worker of every node\n"
+        "consecutiond restart flow parse            those of one node; also one that was given up\n"
+        "consecutiond restart flow --timeout 5 --json",
+        exits.OK,
+        exits.USAGE,
+        exits.NOT_RUNNING,
+        exits.START_FAILED,
+        exits.STOPPED,
+        exits.REFUSED,
+    ),
+)
+@with_options("dir")
+def restart(
+    given: Given,
+    id: Id,
+    node: Annotated[
+        str,
+        typer.Argument(
+            metavar="NODE", help="Its workers alone; also output, input. Default: all nodes.",
+            autocompletion=complete.nodes,
+        ),
+    ] = "",
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=9_999_999.0, metavar="SECONDS",
+            help="How long each may take to end, before it is killed; default: its stop_timeout_s.",
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Restart the workers of a node, or of all nodes from the top of the graph, one at a time.
+
+    Each finishes the batch in hand and gives back the rest; the next one's turn is when its successor is up. No other
+    process is touched, and nothing is lost or charged. Parts that were given up are started again. It ends at the first
+    successor that does not come up, with its traceback; the workers behind it stay as they are.
+    """
+    from consecutiond.cli.restart import restart_workers
+
+    raise typer.Exit(restart_workers(check_id(id), node, given, timeout, as_json=json))
+
+
+@app.command(
     short_help="Show a graph, or what flows through a running one.",
     epilog=_epilog(
         "consecutiond graph flow.py:graph\n"

@@ -40,7 +40,8 @@ TABLE: Final = {
     STOPPED: "stopped before the end of the input, or of what was waited for; what is open stays in the log",
     TURNED_AWAY: "the consecutor refused this worker or its key, or a newer worker has its place",
     REFUSED: "refused: accepted work or failed items would be thrown away, or completed inputs entered again; --force, "
-    "for failed and log --yes, does it all the same; for store: the target is not empty",
+    "for failed and log --yes, does it all the same; for store: the target is not empty; for restart: another one is "
+    "under way",
     UNSOUND: "doctor found a problem: something does not work, or is not as it was asked for",
     DOUBTFUL: "doctor --strict found a warning, or something that it could not see",
 }

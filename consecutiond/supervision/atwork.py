@@ -82,6 +82,14 @@ class AtWork:
             if path.suffix in (".cell", ".stacks") and life.isdigit() and int(life) < epoch - 1:
                 path.unlink(missing_ok=True)
 
+    def was_at_item(self, name: str) -> bool:
+        """Return whether a worker, which is dead, had an item in execution."""
+        worker = self._workers.get(name)
+        if worker is None:
+            return False
+        at = glance(self._pid_dir / f"{name}-{worker.epoch}.cell", worker.epoch)
+        return at is not None and at.item != 0
+
     def forget(self, name: str) -> None:
         """A worker is dead."""
         self._workers.pop(name, None)

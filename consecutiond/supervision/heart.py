@@ -27,6 +27,7 @@ from consecutiond.supervision.door import Door
 from consecutiond.supervision.killing import Killing
 from consecutiond.supervision.notify import Notifier
 from consecutiond.supervision.parts import Parts, Supervisor, write_pid
+from consecutiond.supervision.restarting import Restarting
 from consecutiond.supervision.supervisord import SupervisorClient, SupervisorError
 from consecutiond.supervision.watch import Watch
 from consecutiond_broker import wire
@@ -113,6 +114,7 @@ class Heart:
             self.poller.register(self.kill.socket, zmq.POLLIN)
         self.acker.register(self.poller)
         self.parts = Parts(options, supervisor, clock, self.poller)
+        self.restarting = Restarting(options, self.parts)
         self._notifier = notifier or Notifier({})
         self.watch = Watch(self.parts.at_work, self._notifier, options.stall_s, self._ask_stats, clock.now())
         self.door: Door | None = None
@@ -146,6 +148,7 @@ class Heart:
         self._hear_acker()
         self.parts.see_deaths()
         now = self.clock.now()
+        self.restarting.step(now)
         self._judge_start(now)
         self._judge_stop(now)
         self._answer_status(now)
@@ -243,6 +246,7 @@ class Heart:
         if self._draining is not None:
             return
         self._draining = until
+        self.restarting.break_off(_TOLD)
         log.info("graph.draining", why=why, seconds=round(until - self.clock.now(), 3))
         if not self.ready and not self.failed:
             # Nothing is in work yet; what is in the log stays there. This is no failure, so nobody is to remember it.
@@ -356,6 +360,8 @@ class Heart:
                 self._answer_waiting()
         elif head.verb == "status":
             self._ask_acker(peer, head.number)
+        elif head.verb == "restart":
+            self._restart(peer, head)
         elif head.verb in ("stop", "shutdown"):
             self._stop_waiting.append((peer, head.number))
             if head.verb == "shutdown" or self._shut_down:
@@ -364,7 +370,13 @@ class Heart:
             else:
                 self._drain("the control socket", self.clock.now() + _seconds(head.args, self.options.stop_timeout_s))
         else:
-            self._answer(peer, head.number, {}, f"unknown request {head.verb!r}: wait, status, stop, shutdown")
+            self._answer(peer, head.number, {}, f"unknown request {head.verb!r}: wait, status, restart, stop, shutdown")
+
+    def _restart(self, peer: bytes, head: wire.Ask) -> None:
+        refused = "" if self.ready else self.failed or "the consecutor is being started: not every part was up yet"
+        progress = self.restarting.ask(head.args, _TOLD if self._draining is not None else refused)
+        if progress is not None:
+            self._answer(peer, head.number, msgspec.to_builtins(progress))
 
     def _ask_acker(self, peer: bytes, number: int) -> None:
         self._status_asked.append((self.clock.now() + _STATUS_PATIENCE_S, peer, number))
@@ -387,13 +399,17 @@ class Heart:
     def status(self) -> dict[str, Any]:
         """Return everything that `consecutiond status` shows."""
         now = self.clock.now()
+        degraded = self.parts.told_given_up()
         state = "failed" if self.failed else "starting"
         if self.ready:
             state = "running" if self._draining is None else "draining"
             if self.watch.stalled:
                 state = "stalled"
+            if degraded and self._draining is None:
+                state = "degraded"
         return {
-            "state": state, "error": self.failed, "uptime_s": round(now - self._began, 1), "epoch": self.epoch,
+            "state": state, "error": self.failed or degraded, "uptime_s": round(now - self._began, 1),
+            "epoch": self.epoch,
             **self._acker_stats, **self.watch.show(now), "acker_connected": self.acker.connected,
             "parts": self.parts.show(),
         }  # fmt: skip

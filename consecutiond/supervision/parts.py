@@ -12,7 +12,7 @@ import zmq
 from consecutiond.heartoptions import HeartOptions
 from consecutiond.logs import get_logger
 from consecutiond.supervision.atwork import AtWork
-from consecutiond.supervision.policy import RestartPolicy
+from consecutiond.supervision.policy import BackOff, RestartPolicy
 from consecutiond.supervision.supervisord import ProgramInfo, SupervisorError
 from consecutiond_broker import wire
 from consecutiond_broker.clock import Clock
@@ -56,7 +56,8 @@ class Part:
     """What the heart knows of one part."""
 
     __slots__ = (
-        "detail", "due", "epoch", "gone", "name", "pid", "restarts", "retired", "seen", "started", "state", "stats",
+        "detail", "due", "ending", "epoch", "given_up", "gone", "name", "pid", "restarts", "retired", "seen", "started",
+        "state", "stats",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -68,6 +69,10 @@ class Part:
         self.seen = 0.0
         #: it has done what it was there for, and is not started again
         self.retired = False
+        #: it died too often, and is not started again before somebody asks for it
+        self.given_up = False
+        #: it was asked to end, and its successor is wanted at once
+        self.ending = False
         #: when it is to be started again, monotonic seconds
         self.due: float | None = None
         self.stats: dict[str, Any] = {}
@@ -97,7 +102,12 @@ class Parts:
         #: workers on other machines: neither watched nor started by anybody here
         self._far = frozenset(options.door.workers) if options.door is not None else frozenset[str]()
         self._silence_s = options.door.listen.silence_s if options.door is not None else 0.0
-        self._policy = RestartPolicy(random.random)
+        self._policy = RestartPolicy(
+            random.random, BackOff(limit=options.restart_limit, window_s=options.restart_window_s)
+        )
+        self._too_often = f"{options.restart_limit} times within {options.restart_window_s:g} s"
+        #: those that may be given up
+        self._mortal = frozenset(name for names in options.restartable.values() for name in names)
         self._deaths = DeathWatch()
         self._next_look = clock.now() + _LOOK_S
         self._workers = frozenset(options.worker_parts)
@@ -119,7 +129,18 @@ class Parts:
 
     def count(self) -> str:
         """Return how many are up, for people."""
-        return f"{sum(part.state == 'ready' for part in self)} of {len(self)} parts up"
+        given_up = ", ".join(part.name for part in self if part.given_up)
+        told = f"{sum(part.state == 'ready' for part in self)} of {len(self)} parts up"
+        return f"{told}, given up: {given_up}" if given_up else told
+
+    def told_given_up(self) -> str:
+        """Return who was given up, why, and what to do about it; nothing if nobody was."""
+        return "\n".join(
+            f"{part.name} died {self._too_often} soon after its start, and was given up; once the cause is gone, "
+            f"`consecutiond restart` starts it again. What it said last:\n{part.detail.rstrip()}"
+            for part in self
+            if part.given_up
+        )
 
     def show(self) -> dict[str, Any]:
         """Return all of them for `status`."""
@@ -169,7 +190,7 @@ class Parts:
 
     def _meet(self, part: Part, head: wire.Alive, now: float) -> None:
         """A new incarnation has said its first word."""
-        part.epoch, part.pid, part.started, part.due = head.epoch, head.pid, head.started, None
+        part.epoch, part.pid, part.started, part.due, part.given_up = head.epoch, head.pid, head.started, None, False
         part.state, part.detail = "starting", ""
         self._policy.on_start(part.name)
         if part.name in self._local or part.name in self._far:
@@ -232,13 +253,63 @@ class Parts:
 
     def _died(self, part: Part, now: float) -> None:
         said_why = part.state == "failed"
+        at_item = self.at_work.was_at_item(part.name)
+        asked, part.ending = part.ending, False
         self.at_work.forget(part.name)
         part.state, part.gone, part.due = "dead", part.epoch, None
         if self.frozen or part.retired:
             return
-        delay = self._policy.on_exit(part.name, now)
+        if asked:
+            part.due = now
+            log.info("part.ended", part=part.name, part_pid=part.pid)
+            return
+        delay = self._policy.on_exit(part.name, now, counts=not at_item)
+        if part.name in self._mortal and self._policy.is_spent(part.name, now):
+            self._give_up(part)
+            return
         part.due = now + delay
         log.warning("part.died", part=part.name, part_pid=part.pid, said_why=said_why, restart_in_s=round(delay, 3))
+
+    def _give_up(self, part: Part) -> None:
+        part.state, part.given_up = "failed", True
+        part.detail = part.detail or "it ended before it could say why; see its log"
+        log.error("part.given_up", part=part.name, restarts=part.restarts, reason=part.detail)
+
+    # --- restarts on request ---------------------------------------------------------------------------------
+
+    def is_known(self, name: str) -> bool:
+        """Return whether this heart knows how a part is: it has beaten, or is known to be dead."""
+        part = self._by_name[name]
+        return part.epoch > 0 or part.given_up or part.state == "dead"
+
+    def is_ready(self, name: str) -> bool:
+        """Return whether a part is up."""
+        return self._by_name[name].state == "ready"
+
+    def was_given_up(self, name: str) -> bool:
+        """Return whether a part died too often."""
+        return self._by_name[name].given_up
+
+    def reason(self, name: str) -> str:
+        """Return what the newest incarnation of a part said when it could not start, or nothing."""
+        part = self._by_name[name]
+        return part.detail if part.state in ("failed", "dead") else ""
+
+    def end(self, name: str) -> None:
+        """Ask a part to end in order; its successor is started when it is dead."""
+        part = self._by_name[name]
+        if self.lives(name):
+            # As the root does it in a stop: what the part has started may have to end, too.
+            part.ending = kill_if_ours(part.pid, part.started, signal.SIGTERM, group=True)
+
+    def revive(self, name: str) -> None:
+        """Start a part that is dead, now, even if it was given up."""
+        part = self._by_name[name]
+        if part.given_up or part.state == "dead":
+            part.given_up, part.state, part.due = False, "dead", self._clock.now()
+            self._policy.forget(name)
+
+    # --- ends ------------------------------------------------------------------------------------------------
 
     def retire(self, name: str) -> bool:
         """Have a part stopped for good; return whether its end is worth waiting for, which `is_gone` then tells."""
@@ -263,7 +334,8 @@ class Parts:
 
     def is_gone(self, name: str) -> bool:
         """Return whether a part has died, and no other of its name has come."""
-        return self._by_name[name].state == "dead"
+        part = self._by_name[name]
+        return part.state == "dead" or part.given_up
 
     def _look_at_root(self, now: float) -> None:
         """Find parts that died without a word: in C code at import, or while the heart itself was away."""
@@ -301,7 +373,8 @@ class Parts:
                 self._supervisor.start(part.name)
             except SupervisorError as error:
                 self._refused(error)
-                part.due = self._clock.now() + self._policy.on_exit(part.name, now) + _REFUSED_S
+                delay = self._policy.on_exit(part.name, now, counts=False)
+                part.due = self._clock.now() + delay + _REFUSED_S
                 continue
             part.due, part.state = None, "starting"
             part.restarts += 1

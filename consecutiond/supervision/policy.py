@@ -1,5 +1,6 @@
-"""When a part that died is started again: capped exponential back-off with jitter; pure."""
+"""When a part that died is started again, and when it is given up: capped exponential back-off with jitter; pure."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -21,13 +22,18 @@ class BackOff:
     stable_s: float = 3.0
     #: share of a delay that chance may take away, 0 to 1; spreads parts that died together
     jitter: float = 0.5
+    #: short lives within `window_s` after which a part is given up; 0: never
+    limit: int = 0
+    #: seconds
+    window_s: float = 300.0
 
 
 class RestartPolicy:
     """How long each part waits before it is started again.
 
     A part that was up for a stable time and died is started again at once. One that keeps dying early waits
-    longer each time, up to the cap, until it has been up for a stable time again.
+    longer each time, up to the cap, until it has been up for a stable time again. When it has died early too often
+    within a window it is spent: another start would most likely end like those before.
 
     Args:
         random: returns a number from 0 up to, but not including, 1.
@@ -40,6 +46,8 @@ class RestartPolicy:
         self._back_off = back_off or BackOff()
         self._ready: dict[str, float] = {}
         self._short_lives: dict[str, int] = {}
+        #: when it died early, the newest last; only those deaths that are the part's own fault
+        self._deaths: dict[str, deque[float]] = {}
 
     def on_start(self, name: str) -> None:
         """Note that a new incarnation of a part has begun, which is not up yet."""
@@ -49,12 +57,14 @@ class RestartPolicy:
         """Note that a part is up, `now` in monotonic seconds."""
         self._ready[name] = now
 
-    def on_exit(self, name: str, now: float) -> float:
+    def on_exit(self, name: str, now: float, *, counts: bool = True) -> float:
         """Note that a part ended.
 
         Args:
             name: of the part; one that was never up counts as short-lived.
             now: monotonic seconds.
+            counts: whether it may be given up for it. One that an item has killed is not at fault: the item runs out of
+                attempts before that.
 
         Returns:
             Seconds to wait before it is started again.
@@ -62,17 +72,25 @@ class RestartPolicy:
         """
         ready = self._ready.pop(name, now)
         if now - ready >= self._back_off.stable_s:
-            self._short_lives.pop(name, None)
+            self.forget(name)
             return 0.0
+        if counts:
+            self._deaths.setdefault(name, deque(maxlen=self._back_off.limit or 1)).append(now)
         short_lives = self._short_lives[name] = self._short_lives.get(name, 0) + 1
         delay = self._back_off.base_s * 2.0 ** min(short_lives - 1, _MAX_DOUBLINGS)
         return min(delay, self._back_off.cap_s) * (1.0 - self._back_off.jitter * self._random())
 
+    def is_spent(self, name: str, now: float) -> bool:
+        """Return whether a part has died early so often that it is to be given up, `now` in monotonic seconds."""
+        deaths = self._deaths.get(name, deque())
+        return 0 < self._back_off.limit <= len(deaths) and now - deaths[0] <= self._back_off.window_s
+
     def short_lives(self, name: str) -> int:
-        """Return how many times in a row a part has died before it was stable; for whoever gives up."""
+        """Return how many times in a row a part has died before it was stable."""
         return self._short_lives.get(name, 0)
 
     def forget(self, name: str) -> None:
-        """Drop what is known of a part that is no more."""
+        """Begin anew with a part: it is no more, was stable, or somebody has asked for it."""
         self._ready.pop(name, None)
         self._short_lives.pop(name, None)
+        self._deaths.pop(name, None)

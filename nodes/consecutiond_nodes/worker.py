@@ -30,6 +30,10 @@ from consecutiond_nodes.turns import Turns
 _IDLE_MS: Final = 1000
 #: output messages that may wait for credit before a node in the middle of a batch is held
 _MOST_UNSENT: Final = 4
+#: seconds that a worker that ends gives the brokers below to accept what has left it; they answer at once unless they
+#: are dead, or the graph is full
+_HAND_OVER_S: Final = 2.0
+_HAND_OVER_MS: Final = 50
 
 
 class Interrupted(BaseException):
@@ -171,6 +175,16 @@ class Worker:
         """Work until `stopping` is set."""
         while not self.stopping:
             self._turn(_IDLE_MS)
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Settle what is finished, or others would do again what is done; what was not begun goes back as it is."""
+        until = time.monotonic() + _HAND_OVER_S
+        while self._fenced is None and self._has_unaccepted() and time.monotonic() < until:
+            self._pump(_HAND_OVER_MS)
+
+    def _has_unaccepted(self) -> bool:
+        return any(job.finished and not job.settled for port in self.up for job in port.jobs.values())
 
     def _turn(self, timeout_ms: int) -> None:
         busy = self._can_work() or self.turns.asked is not None
@@ -368,5 +382,6 @@ class Worker:
             port.dealer.send(leave)
             port.dealer.close()
         self.turns.close()
-        # What we still have in hand is decided on by what the cell says, as after a death.
-        self.cell.close(keep=any(port.jobs for port in self.up))
+        # What we still have in hand is decided on by what the cell says, as after a death. Before the graph ends that
+        # may be what was on its way to us when we left: it was not begun, and only the cell can prove that.
+        self.cell.close(keep=not self.turns.ended or any(port.jobs for port in self.up))

@@ -21,6 +21,7 @@ ENDS_S = 30
 #: blocks that are not run, by page and first line: each needs what a test cannot have
 NOT_RUN: set[tuple[str, str]] = {
     # They change the machine. What install-service writes is checked in tests/system/test_service.py.
+    ("operations.md", "flow restart flow parse --dir /var/lib/consecutiond"),
     ("operations.md", "sudo apt-get install -y python3-venv redis-server"),
     ("operations.md", "sudo mkdir -p /etc/consecutiond /usr/local/share/flow"),
     ("operations.md", "alias flow='sudo -u consecutiond consecutiond'"),

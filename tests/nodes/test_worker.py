@@ -1,6 +1,7 @@
 """The worker's loop: batches in, outputs out, one settlement with one report."""
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,25 @@ class TestBatch:
         below.grant(3)
         bench.settle(3)
         assert bench.up.settled == [1, 2, 3]
+
+    def test_a_worker_that_ends_settles_what_is_accepted_meanwhile_and_begins_nothing(self, bench: Bench) -> None:
+        below = bench.edge("a->b")
+        below.accepting = False
+        bench.start(node(forward), "b")
+        bench.up.deliver("x")
+        bench.until(lambda: below.values == ["x"])
+        below.grant(1)
+        bench.up.deliver("y")
+        bench.worker.stopping = True
+        bench.worker.run()
+        bench.stop()
+        deadline = time.monotonic() + 20
+        while not bench.up.of(wire.Leave):
+            assert time.monotonic() < deadline, "it never left"
+            bench.pump()
+        assert bench.up.settled == [1]
+        bench.pump()
+        assert below.values == ["x"]
 
     def test_a_settlement_says_how_many_more_deliveries_it_takes(self, bench: Bench) -> None:
         bench.start(node(forward), window=4)
@@ -366,12 +386,21 @@ class TestCell:
         assert seen == [((0, -1, 0), (1, 0, 0)), ((1, 0, 0), (0, -1, 1))]
         assert (self.remains(bench, 0).outputs, self.remains(bench, 1).outputs) == (1, 1)
 
-    def test_a_worker_that_ends_with_nothing_in_hand_leaves_no_cell(self, bench: Bench) -> None:
+    def test_a_worker_that_has_run_end_leaves_no_cell(self, bench: Bench) -> None:
         bench.start(node(forward))
         bench.up.deliver("x")
         bench.settle()
+        bench.acker.turn("end")
+        bench.until(lambda: bench.worker.turns.ended)
         bench.stop()
         assert not Path(bench.worker.who.cell).exists()
+
+    def test_one_that_ends_before_leaves_it_for_what_was_on_its_way(self, bench: Bench) -> None:
+        bench.start(node(lambda self, value: None))
+        bench.up.deliver("x")
+        bench.settle()
+        bench.stop()
+        assert self.remains(bench)[:3] == (0, -1, 0)
 
     def test_one_that_ends_with_deliveries_in_hand_leaves_it_to_the_broker(self, bench: Bench) -> None:
         bench.edge("a->b").limit = 0

@@ -144,9 +144,14 @@ class Harness:
         pid, started = identity or child.identity()
         self.push.send(wire.pack(wire.Alive(version, name, pid, started, epoch, state, detail, stats)))
 
-    def process(self) -> "subprocess.Popen[bytes]":
-        """Start something that lives until it is killed."""
-        process = subprocess.Popen(["sleep", "600"])
+    def process(self, *, deaf: bool = False) -> "subprocess.Popen[bytes]":
+        """Start something that lives until it is ended, or, deaf to TERM, until it is killed."""
+        # What is ignored stays ignored across exec.
+        command = ["sh", "-c", "trap '' TERM; echo; exec sleep 600"] if deaf else ["sleep", "600"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE if deaf else None)
+        if process.stdout is not None:
+            process.stdout.readline()
+            process.stdout.close()
         self._processes.append(process)
         return process
 

@@ -466,7 +466,7 @@ def test_a_signal_while_everything_stops_ends_the_heart(harness: Harness, who: s
 def test_an_unknown_verb_is_answered_with_those_there_are(harness: Harness) -> None:
     harness.start()
     harness.ask("dance")
-    assert harness.answer().error == "unknown request 'dance': wait, status, stop, shutdown"
+    assert harness.answer().error == "unknown request 'dance': wait, status, restart, stop, shutdown"
 
 
 @pytest.mark.parametrize(

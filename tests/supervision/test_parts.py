@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from consecutiond_broker import child, wire
+from consecutiond_broker.cell import INDEX, Cell
 from consecutiond_broker.pulse import Pulse
 from tests.supervision.harness import PATIENCE_S, SHUTDOWN_STATE, Harness, identity, refusal
 
@@ -386,3 +387,62 @@ def test_a_part_that_died_while_the_heart_was_away_is_started_again(harness: Har
     harness.turn()
     assert harness.root.started == ["one"]
     assert not harness.heart.failed
+
+
+# --- giving up -----------------------------------------------------------------------------------------------
+
+
+def die_often(harness: Harness, name: str, times: int, first: int = 2) -> None:
+    """Have a part say why and die, as many times, each time when it is due."""
+    for epoch in range(first, first + times):
+        process = harness.process()
+        harness.beat(name, "failed", epoch=epoch, identity=identity(process), detail=f"ValueError: life {epoch}")
+        harness.until(lambda epoch=epoch: harness.part(name).epoch == epoch, "it beats")
+        process.kill()
+        harness.until(lambda: not harness.heart.parts.lives(name), "its death is seen")
+        harness.clock.advance(15.0)
+        harness.turn()
+
+
+def test_a_part_that_cannot_live_is_given_up_and_status_says_why(harness: Harness) -> None:
+    harness.start_ready(restartable={"node": ("one",)}, restart_limit=4, restart_window_s=300.0)
+    die_often(harness, "one", 4)
+    status = harness.heart.status()
+    assert status["state"] == "degraded"
+    assert "one died 4 times" in status["error"]
+    assert "ValueError: life 5" in status["error"]
+    assert (status["parts"]["one"]["state"], status["parts"]["one"]["detail"]) == ("failed", "ValueError: life 5")
+    assert status["parts"]["two"]["state"] == "ready"
+    assert harness.heart.parts.count() == "1 of 2 parts up, given up: one"
+    harness.clock.advance(10_000.0)
+    harness.turn()
+    assert harness.root.started == ["one"] * 3
+
+
+def test_brokers_and_acker_are_never_given_up(harness: Harness) -> None:
+    """Without them nothing flows, so there is nothing to spare by waiting for somebody."""
+    harness.start_ready(restartable={"node": ("one",)}, restart_limit=2)
+    die_often(harness, "two", 5)
+    assert harness.root.started == ["two"] * 5
+    assert harness.heart.status()["state"] == "running"
+
+
+def test_an_input_that_was_given_up_does_not_hold_up_a_stop(harness: Harness) -> None:
+    harness.start_ready(restartable={"input": ("one",)}, input_part="one", restart_limit=1)
+    die_often(harness, "one", 1)
+    harness.ask("stop")
+    harness.until(lambda: harness.heard_of(wire.Drain), "the acker is told to drain")
+
+
+def test_what_an_item_has_killed_is_not_given_up(harness: Harness) -> None:
+    """The item runs out of attempts; other items still want the worker."""
+    harness.start_ready(restartable={"node": ("one",)}, worker_parts=("one",), restart_limit=2)
+    for epoch in (2, 3, 4):
+        cell = Cell(harness.directory / f"one-{epoch}.cell", epoch, 1)
+        cell.start(0, 1)
+        cell.words[INDEX] = 1
+        die(harness, "one", epoch)
+        cell.close(keep=True)
+        harness.clock.advance(15.0)
+        harness.turn()
+    assert harness.root.started == ["one"] * 3

@@ -14,7 +14,7 @@ import consecutiond
 from consecutiond.cli import exits
 from tests.system.shell import CAPITALS, Shell, both_architectures, living, wait_for, wait_gone
 
-VERBS = ("run", "start", "push", "status", "stop", "graph", "ls", "clean")
+VERBS = ("run", "start", "push", "status", "stop", "restart", "graph", "ls", "clean")
 
 #: one node that is slow enough to be met at work
 SLOW = """
@@ -329,7 +329,7 @@ def test_a_daemon_in_the_foreground_is_the_root_and_drains_on_a_signal(shell: Sh
     assert shell.written("front", "out") == ["x"] * 50
 
 
-@pytest.mark.parametrize("words", [("status", "flow"), ("stop", "flow"), ("push", "flow")])
+@pytest.mark.parametrize("words", [("status", "flow"), ("stop", "flow"), ("restart", "flow"), ("push", "flow")])
 def test_a_consecutor_that_does_not_run_is_named_with_exit_code_3(shell: Shell, words: tuple[str, ...]) -> None:
     done = shell.run(*words)
     assert done.returncode == exits.NOT_RUNNING
