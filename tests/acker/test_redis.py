@@ -304,6 +304,15 @@ def test_a_log_of_the_former_schema_is_read_and_taken_over(redis_server: RedisSe
     assert client.hget(key(name, "log"), "schema") == b"%d" % SCHEMA_VERSION
 
 
+def test_the_server_may_be_away_any_number_of_times(make: Make) -> None:
+    server = make()
+    with closing(open_store(server.url("log"), "durable")) as store:
+        for number in range(1, 131):
+            server.client().client_kill_filter(_type="normal", skipme=True)
+            store.commit(Changes(appends=[append(number)]))
+        assert store.totals().accepted == 130
+
+
 def test_a_full_memory_changes_nothing_and_heals(make: Make) -> None:
     server = make()
     with closing(open_store(server.url("log"), "durable")) as store:

@@ -60,11 +60,12 @@ class Link:
         try:
             # RESP2: no server says anything that it was not asked for. No retry: only the store knows what may
             # be sent twice.
-            self._pool = ConnectionPool.from_url(
+            pool = ConnectionPool.from_url(
                 url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S, protocol=2,
                 retry=Retry(NoBackoff(), 0), client_name="consecutiond",
             )  # fmt: skip
-            self._pool.make_connection()
+            # Only the first: a pool counts those that it has made, and after a hundred makes no other.
+            self._again = pool.make_connection()
         except (ValueError, TypeError, exceptions.RedisError) as error:
             raise StoreError(
                 f"{self.address} is no URL of a Redis server: {error}. It is redis://host:port/db, "
@@ -138,7 +139,7 @@ class Link:
             raise self._told(error) from error
 
     def _connect(self) -> None:
-        self._connection = self._pool.make_connection()
+        self._connection = self._again
         try:
             self._connection.connect()
             self._greet(self)
