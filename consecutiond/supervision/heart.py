@@ -247,6 +247,7 @@ class Heart:
             return
         self._draining = until
         self.restarting.break_off(_TOLD)
+        self.watch.stop(self.clock.now(), self.parts.count())
         log.info("graph.draining", why=why, seconds=round(until - self.clock.now(), 3))
         if not self.ready and not self.failed:
             # Nothing is in work yet; what is in the log stays there. This is no failure, so nobody is to remember it.

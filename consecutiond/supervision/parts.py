@@ -110,6 +110,8 @@ class Parts:
         self._mortal = frozenset(name for names in options.restartable.values() for name in names)
         self._deaths = DeathWatch()
         self._next_look = clock.now() + _LOOK_S
+        #: who had ended at the last look at the root's list, without a word
+        self._ended: set[str] = set()
         self._workers = frozenset(options.worker_parts)
         self.at_work = AtWork(self._pid_dir, options.stall_s)
         #: nothing is started again any more
@@ -350,9 +352,14 @@ class Parts:
         except SupervisorError as error:
             self._refused(error)
             return
+        before, self._ended = self._ended, set()
         for part in silent:
             info = states.get(part.name)
-            if info is not None and info.state in _GONE:
+            if info is None or info.state not in _GONE:
+                continue
+            # Its last words may still be on their way, and say much more; so not before the next look.
+            self._ended.add(part.name)
+            if part.name in before:
                 self.fault = f"{part.name} ended before it was up (exit status {info.exit_status}); see its log"
                 self._died(part, now)
 

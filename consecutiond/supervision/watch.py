@@ -72,6 +72,11 @@ class Watch:
             self._stats = {}
             self._ask()
 
+    def stop(self, now: float, parts: str) -> None:
+        """A stop begins: say so at once, since it may be over before the next look."""
+        if self._notifier:
+            self._tell(now, ready=self._told_ready, stopping=True, parts=parts)
+
     def _see_progress(self, now: float) -> None:
         if self._dumping:
             self._dumping = False

@@ -1,6 +1,7 @@
 """`consecutiond doctor`: of nothing, of a graph, of a consecutor that runs or does not; it changes nothing."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ def test_of_a_graph_it_says_what_a_start_would_have_and_makes_nothing(flow: Shel
     assert found["subject"] == "flow.py, as `start` would run it under the id one"
     seen = {check["name"]: check["seen"] for check in found["checks"]}
     assert "for 6 parts" in seen["limits.files"]
-    assert "one/socket_files/" in seen["files.socket_paths"]
+    # In the directory itself, or behind a short link if that is too long.
+    assert re.search(r"the longest has \d+: .+/edge-any-output\.sock", seen["files.socket_paths"])
     assert everything(flow.directory) == before
     at_most_once = report(flow, "flow.py", "--no-tracking")["guarantee"]
     assert at_most_once.startswith("At most once: nothing is tracked or recorded")

@@ -92,6 +92,9 @@ def test_a_part_that_ends_before_its_first_word_fails_the_start(harness: Harness
     harness.ask("wait")
     harness.root.programs = {"one": "EXITED", "two": "RUNNING"}
     harness.clock.advance(1.1)
+    harness.turn(2)
+    assert not harness.answered(), "its last words may still be on their way"
+    harness.clock.advance(1.1)
     assert "one ended before it was up (exit status 1)" in harness.answer().error
 
 
