@@ -92,9 +92,12 @@ class Ledgers(RuleBasedStateMachine):
         """A worker consumes some items and produces others; one report says both."""
         mine = self.pending[edge]
         self.random.shuffle(mine)
-        batch = [mine.pop() for _ in range(min(most, len(mine)))]
+        # A batch is of one acker, and so is the report on it.
+        batch = [item for item in mine if self.epoch_of(item[0]) == self.epoch_of(mine[0][0])][:most]
         if not batch:
             return
+        for item in batch:
+            mine.remove(item)
         report: dict[int, int] = {}
         consumed: Counter[int] = Counter()
         for root, id, depth in batch:
@@ -178,7 +181,15 @@ class Ledgers(RuleBasedStateMachine):
         if not hasattr(self, "ledger"):
             return
         assert self.ledger.open == len(self.open)
-        stuck = [key for key in self.open if self.left[key] == 0]
+        # What consumes a child may be told before what produced it: until then the count alone says nothing.
+        untold = {
+            root
+            for edge in EDGES
+            for number, epoch, _, consumed in self.kept[edge]
+            if number > self.brokers.edges[edge].applied and epoch == self.epoch
+            for root in consumed
+        }
+        stuck = [key for key in self.open - untold if self.left[key] == 0]
         assert not stuck, "everything is consumed and reported, and the tree is open"
 
 
