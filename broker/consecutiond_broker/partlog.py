@@ -1,16 +1,15 @@
 """Logging of child processes: one event a line on stderr; JSON, or text on a terminal; cheap to import."""
 
-import io
 import logging
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import msgspec
 
-#: the loggers of what user code prints
-PRINTED: Final = ("stdout", "stderr")
+from consecutiond_broker.printed import Printed
+
 #: attributes of a record that are not the user's ``extra``
 _OURS: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -50,40 +49,21 @@ class JsonLines(logging.Formatter):
             event["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             event["stack"] = record.stack_info
-        return msgspec.json.encode(event, enc_hook=repr).decode(errors="backslashreplace")
+        try:
+            return msgspec.json.encode(event, enc_hook=repr).decode()
+        except UnicodeEncodeError:
+            # Half a surrogate pair, from bytes that are no text, has no form in JSON.
+            texts = {name: _escaped(value) for name, value in event.items()}
+            return msgspec.json.encode(texts, enc_hook=repr).decode()
+
+
+def _escaped(value: Any) -> Any:
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _utc(seconds: float) -> str:
     whole = int(seconds)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{int(1e6 * (seconds - whole)):06d}Z"
-
-
-class _Printed(io.TextIOBase):
-    """A standard stream whose lines become events. What goes past it, to the descriptor, stays as it is."""
-
-    encoding = "utf-8"
-
-    def __init__(self, name: str, stream: TextIO) -> None:
-        self._logger, self._stream, self._line = logging.getLogger(name), stream, ""
-        self.buffer = stream.buffer
-
-    def fileno(self) -> int:
-        return self._stream.fileno()
-
-    def isatty(self) -> bool:
-        return False
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, text: str) -> int:
-        *lines, self._line = (self._line + text).split("\n")
-        for line in lines:
-            self._logger.info("%s", line)
-        return len(text)
-
-    def flush(self) -> None:
-        """Keep what is not a whole line yet: `print(end="")` goes on."""
 
 
 _formatter: JsonLines | None = None
@@ -108,7 +88,7 @@ def log_to_stderr(part: str, level: int = logging.INFO, *, epoch: int = 0, print
         _formatter = JsonLines({"part": part, "epoch": epoch} if epoch else {"part": part})
         handler.setFormatter(_formatter)
         if prints:
-            sys.stdout, sys.stderr = _Printed("stdout", sys.stdout), _Printed("stderr", stream)
+            sys.stdout, sys.stderr = Printed("stdout", sys.stdout), Printed("stderr", stream)
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
 

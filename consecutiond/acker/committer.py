@@ -21,6 +21,16 @@ _CLOSE_S: Final = 5.0
 _Work = tuple[Callable[[], Any], Callable[[Any], None]]
 
 
+class _Relief:
+    """A group that only ends work, on its way past one that finds no room."""
+
+    __slots__ = ("changes", "committed", "then")
+
+    def __init__(self, changes: Changes, then: Callable[[Totals], None]) -> None:
+        self.changes, self.then = changes, then
+        self.committed = False
+
+
 class Committer:
     """Runs everything that touches the store on one thread, in order.
 
@@ -36,7 +46,9 @@ class Committer:
         self._done: deque[tuple[Callable[[Any], None], Any]] = deque()
         #: what may be done out of turn, while a commit finds no room
         self._reads: deque[_Work] = deque()
-        self._relief: deque[tuple[Changes, Callable[[Totals], None]]] = deque()
+        self._relief: deque[_Relief] = deque()
+        #: the first of them may be applied without anybody having heard of it: nothing else may be committed now
+        self._doubtful = False
         self._stop = threading.Event()
         self._opened: queue.SimpleQueue[Store | Exception] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, args=(open_it,), name="store", daemon=True)
@@ -101,7 +113,7 @@ class Committer:
 
     def relieve(self, changes: Changes, then: Callable[[Totals], None]) -> None:
         """Commit a group that only ends work, while another one finds no room; `then` as for `commit`."""
-        self._relief.append((changes, then))
+        self._relief.append(_Relief(changes, then))
         self.ask(self._relieve, _nothing)
 
     def _commit(self, parts: list[Changes]) -> None:
@@ -110,6 +122,8 @@ class Committer:
         Raises:
             StoreError: of what is left in `parts`, nothing was changed, or it is not known.
         """
+        if self._doubtful:
+            self._relieve()
         while parts:
             try:
                 self.store.commit(parts[0])
@@ -136,10 +150,18 @@ class Committer:
     def _relieve(self) -> None:
         """Commit the groups that only end work, in order."""
         while self._relief:
-            changes, then = self._relief[0]
-            self.store.commit(changes)
+            relief = self._relief[0]
+            if not relief.committed:
+                self._doubtful = True
+                try:
+                    self.store.commit(relief.changes)
+                except StoreFullError:
+                    self._doubtful = False
+                    raise
+                # A fault in reading the totals must not have it committed a second time.
+                self._doubtful, relief.committed = False, True
+            self._done.append((relief.then, self.store.totals()))
             self._relief.popleft()
-            self._done.append((then, self.store.totals()))
 
     def _persist(self, call: Callable[[], Any]) -> Any:
         while True:

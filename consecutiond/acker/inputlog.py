@@ -577,7 +577,7 @@ class InputLog:
 
     def moving(self, may_enter: Callable[[Entry], bool]) -> bool:
         """Whether any root is on its way to the ledger or out of it, but for those that may not enter."""
-        if self._limbo or self._committing or self._after or self._after_appends:
+        if self._limbo or self._committing or self._relieving or self._after or self._after_appends:
             return True
         if self._unread.some and may_enter(self._input):
             return True

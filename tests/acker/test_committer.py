@@ -240,3 +240,44 @@ class TestFull:
         committer.relieve(Changes(done={1: None}, completed=2), lambda totals: results.append(totals.completed))
         finish(committer, lambda: len(results) == 2)
         assert results == ["begun", 2]
+
+    def test_what_went_past_and_may_be_applied_is_told_before_anything_else_is_committed(
+        self, committer: Committer, store: Full
+    ) -> None:
+        """A store knows a group again that it has applied unheard only if no other came in between."""
+        asked: list[Changes] = []
+        commit = store.commit
+
+        def losing(changes: Changes) -> None:
+            asked.append(changes)
+            if changes is relief and asked.count(relief) == 1:
+                commit(changes)
+                raise StoreError("the connection broke before the answer")
+            if changes is not relief:
+                commit(changes)
+
+        results: list[Any] = []
+        begun = Changes([Append(Chunk(2, 3, 1, ("in",), b"value"), None)])
+        relief = Changes(done={1: None}, completed=2)
+        committer.commit(begun, lambda _: results.append("begun"))
+        finish(committer, lambda: committer.trouble)
+        store.commit = losing  # type: ignore[method-assign]
+        committer.relieve(relief, lambda totals: results.append(totals.completed))
+        finish(committer, lambda: results)
+        first = asked.index(relief)
+        assert asked[first + 1] is relief
+        store.full = False
+        finish(committer, lambda: len(results) == 2)
+        assert (results, store.totals().completed) == ([2, "begun"], 2)
+
+    def test_a_fault_in_reading_the_totals_of_what_went_past_loses_nothing(
+        self, committer: Committer, store: Full
+    ) -> None:
+        results: list[Any] = []
+        committer.commit(Changes([Append(Chunk(2, 3, 1, ("in",), b"value"), None)]), lambda _: results.append("begun"))
+        finish(committer, lambda: committer.trouble)
+        store.totals = Failing(3, store.totals)  # type: ignore[method-assign]
+        committer.relieve(Changes(done={1: None}, completed=2), lambda totals: results.append(totals.completed))
+        finish(committer, lambda: results)
+        assert results == [2]
+        assert committer.store.totals().completed == 2
