@@ -13,8 +13,10 @@ from consecutiond.logs import get_logger
 
 log = get_logger("acker.store")
 
-#: seconds between attempts while the store refuses a commit (a full disk, say)
-_RETRY_S: Final = 0.5
+#: seconds until the second attempt while the store refuses a commit (a full disk, say), twice as long each time, and at
+#: the utmost: that is how long work waits at most when the cause is gone
+_RETRY_S: Final = 0.05
+_RETRY_MAX_S: Final = 1.0
 #: seconds that the store has at the end for what was handed over, while it refuses
 _CLOSE_S: Final = 5.0
 
@@ -164,6 +166,7 @@ class Committer:
             self._relief.popleft()
 
     def _persist(self, call: Callable[[], Any]) -> Any:
+        delay = _RETRY_S
         while True:
             try:
                 result = call()
@@ -171,8 +174,9 @@ class Committer:
                 if self.trouble != str(error):
                     log.error("store.trouble", error=str(error))
                 self.trouble = str(error)
-                if self._stop.wait(_RETRY_S):
+                if self._stop.wait(delay):
                     return None
+                delay = min(2 * delay, _RETRY_MAX_S)
             else:
                 if self.trouble:
                     log.info("store.recovered")

@@ -281,3 +281,22 @@ class TestFull:
         finish(committer, lambda: results)
         assert results == [2]
         assert committer.store.totals().completed == 2
+
+
+def test_a_store_that_refuses_is_asked_ever_more_rarely(committer: Committer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_RETRY_S", 0.001)
+    monkeypatch.setattr(module, "_RETRY_MAX_S", 0.004)
+    waits: list[float] = []
+    wait = committer._stop.wait
+
+    def watched(seconds: float) -> bool:
+        waits.append(seconds)
+        return wait(seconds)
+
+    monkeypatch.setattr(committer._stop, "wait", watched)
+    results: list[Any] = []
+    committer.ask(Failing(5, lambda: "done"), results.append)
+    finish(committer, lambda: results)
+    committer.ask(Failing(1, lambda: "done"), results.append)
+    finish(committer, lambda: len(results) == 2)
+    assert waits == [0.001, 0.002, 0.004, 0.004, 0.004, 0.001]

@@ -1,5 +1,7 @@
 """The Redis store against real servers that go away, hang, fill up, lose their data or are somebody else's."""
 
+import shutil
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -476,3 +478,26 @@ def test_without_asking_the_server_no_promise_is_made() -> None:
     said = guarantee("redis://:secret@localhost:1/0?prefix=log", "durable")
     assert "depends on the server" in said
     assert "secret" not in said
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl, which makes a certificate, is not installed")
+def test_over_tls_a_log_is_written_and_a_server_that_cannot_prove_itself_is_refused(make: Make, tmp_path: Path) -> None:
+    key, certificate, port = tmp_path / "key.pem", tmp_path / "cert.pem", free_port()
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    make(**{
+        "tls-port": str(port), "tls-cert-file": str(certificate), "tls-key-file": str(key),
+        "tls-ca-cert-file": str(certificate), "tls-auth-clients": "no",
+    })  # fmt: skip
+    url = f"rediss://127.0.0.1:{port}/0?prefix=log"
+    with pytest.raises(StoreError, match=r"(?i)certificate"):
+        open_store(url, "durable")
+    known = f"{url}&ssl_ca_certs={certificate}"
+    with closing(open_store(known, "durable")) as store:
+        store.commit(Changes(appends=[append(1)]))
+        assert "a receipted item is on the server's disk" in store.describe()
+    with closing(read_only(known)) as reader:
+        assert reader.totals().accepted == 1
