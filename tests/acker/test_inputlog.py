@@ -133,6 +133,17 @@ class TestCommits:
         [row] = log.store.open_chunks()
         assert (row.done, [row.position for row in log.store.waiting()]) == (bytes([0b10]), [2])
 
+    def test_a_failed_root_waits_for_its_next_attempt_only_once_that_is_recorded(self, log: Log) -> None:
+        """Else a crash that comes first would leave it as it was, and so for ever."""
+        log.append("a")
+        [(emission, _)] = log.emitted()
+        log.log.failed(closed(emission), fail())
+        log.committer.settle()
+        log.log.flush()
+        assert (log.log.waiting, log.store.totals().waiting) == (0, 0)
+        log.committer.settle()
+        assert (log.log.waiting, log.store.totals().waiting) == (1, 1)
+
     def test_a_root_whose_retry_completes_leaves_its_row(self, log: Log) -> None:
         log.append("a")
         [(emission, _)] = log.emitted()

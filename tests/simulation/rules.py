@@ -12,7 +12,9 @@ _WORKER, _PORTS, _JOB, _TURNS, _ITEMS = (
 _SERVICE, _LEDGER, _LOG, _ENDS, _BROKERS, _PRODUCERS = (
     f"consecutiond/acker/{name}.py" for name in ("service", "ledger", "inputlog", "ends", "brokers", "producers")
 )
-_TREES, _ACKER, _ENDING = (f"tests/acker/test_{name}.py" for name in ("service_trees", "service", "service_end"))
+_TREES, _ACKER, _ENDING, _INPUT_LOG = (
+    f"tests/acker/test_{name}.py" for name in ("service_trees", "service", "service_end", "inputlog")
+)
 
 
 class Mutant(NamedTuple):
@@ -334,7 +336,7 @@ RULES: Final = (
         _LOG,
         "            self._take_up(chunk, body)\n            then()\n\n        self._after_appends.append(recorded)\n",
         "            self._take_up(chunk, body)\n\n        self._after_appends.append(recorded)\n        then()\n",
-        ("tests/acker/test_conservation.py",),
+        (f"{_ACKER}::TestReceipts::test_a_receipt_comes_after_the_commit_and_not_before",),
     ),
     Mutant(
         TRACKING,
@@ -342,7 +344,7 @@ RULES: Final = (
         _LOG,
         "            self._wait(row.position, row.enters, delay)\n\n        self._after.append(recorded)\n\n    def _give_up",
         "            self._wait(row.position, row.enters, delay)\n\n        recorded()\n\n    def _give_up",
-        ("tests/acker/test_conservation.py",),
+        (f"{_INPUT_LOG}::TestCommits::test_a_failed_root_waits_for_its_next_attempt_only_once_that_is_recorded",),
     ),
     Mutant(
         TRACKING,
@@ -350,7 +352,7 @@ RULES: Final = (
         _LOG,
         "                self._charge(row, fail)\n            self._mark(chunk, indices)\n",
         "                self._charge(row, fail)\n",
-        ("tests/acker/test_conservation.py",),
+        (f"{_INPUT_LOG}::TestCommits::test_the_row_of_a_failed_root_and_its_mark_in_the_chunk_are_one_group",),
     ),
     Mutant(
         TRACKING,
