@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec.structs import replace
 
-from consecutiond.acker.stores import Store, StoreError, open_store, read_only
+from consecutiond.acker.stores import Store, StoreError, open_store, read_only, split
 from consecutiond.acker.stores.base import Append, Audit, Changes, Chunk, Failed, Origin, Retained, Totals
 from consecutiond.acker.stores.memory import MemoryStore
+from consecutiond.acker.stores.pins import Pins
 from consecutiond.acker.stores.split import AccountsApart, ValuesApart
 
 
@@ -116,6 +117,21 @@ def reopened(store: Store) -> Store:
     return store
 
 
+def test_one_that_is_open_is_not_opened_again(apart: Store) -> None:
+    apart.commit(Changes(appends=[append(1, 1)], done={1: b"\x01"}, completed=1))
+    apart.open()
+    assert apart.totals() == Totals(accepted=3, completed=1, failed=0, waiting=0, open=2)
+
+
+def test_more_chunks_than_one_page_are_taken_up(apart: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(split, "_PAGE", 2)
+    apart.commit(Changes(appends=[append(id, 3 * id - 2) for id in range(1, 6)]))
+    reopened(apart)
+    assert [row.chunk.id for row in apart.open_chunks()] == [1, 2, 3, 4, 5]
+    apart.commit(Changes(done={5: None}, completed=3))
+    assert reopened(apart).totals() == Totals(accepted=15, completed=3, failed=0, waiting=0, open=12)
+
+
 def test_no_failed_row_and_no_mark_is_in_the_store_of_the_values(apart: Store, url: str) -> None:
     apart.commit(Changes(appends=[append(1, 1), append(2, 4)], done={1: b"\x03", 2: None}, completed=3))
     apart.commit(Changes(waiting=[failed(1)], dead=[failed(2)]))
@@ -173,6 +189,14 @@ def test_a_replayed_dead_letter_pins_its_chunk_until_it_is_completed(apart: Stor
     assert reopened(apart).totals() == Totals(accepted=1, completed=1, failed=0, waiting=0, open=0)
 
 
+def test_nothing_is_remembered_of_chunks_that_are_over() -> None:
+    pins = Pins()
+    for id in range(1, 101):
+        pins.apply(pins.stage(Changes(appends=[append(id, 3 * id - 2)])))
+        pins.apply(pins.stage(Changes(done={id: None}, completed=3)))
+    assert (pins._chunks, pins._ids, pins._firsts) == ({}, [], [])
+
+
 def test_what_producers_were_told_and_operators_did_survives(apart: Store) -> None:
     apart.commit(Changes(appends=[append(1, 1, origin=Origin(b"p", 7))], audits=[Audit(1.0, "me", "discard", 1, "1")]))
     salt = apart.salt
@@ -199,14 +223,16 @@ def test_a_group_of_values_that_is_refused_changes_no_account_and_can_be_committ
     assert [row.chunk.id for row in values.open_chunks()] == [1, 2]
 
 
-def test_a_log_with_failed_items_is_refused_since_memory_would_lose_them(url: str) -> None:
+@pytest.mark.parametrize(("dead", "waiting"), [(1, 1), (1, 0), (0, 1)])
+def test_a_log_with_failed_items_is_refused_since_memory_would_lose_them(url: str, dead: int, waiting: int) -> None:
     store = open_store(url, "fast")
-    store.commit(Changes(appends=[append(1, 1)], dead=[failed(1)], waiting=[failed(2)], done={1: b"\x03"}))
+    rows: dict[str, Any] = {"dead": [failed(1)][:dead], "waiting": [failed(2)][:waiting]}
+    store.commit(Changes(appends=[append(1, 1)], done={1: b"\x03"}, completed=2 - dead - waiting, **rows))
     store.close()
-    with pytest.raises(StoreError, match="1 failed items and 1 that wait"):
+    with pytest.raises(StoreError, match=f"{dead} failed items and {waiting} that wait"):
         open_store(url, "fast", "memory", "disk")
     store = open_store(url, "fast")
-    assert store.totals().failed == 1
+    assert (store.totals().failed, store.totals().waiting) == (dead, waiting)
     store.close()
 
 
